@@ -1,0 +1,49 @@
+# `make` creates .venv and installs tapster into it; each target does that first, and quickly when nothing has changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml constraints.txt README.md $(shell find runtime converters training server -type f -not -path '*/__pycache__/*')
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: all run test lint bench browser clean
+
+all: $(VENV)/.installed
+
+run: $(VENV)/.installed  ## serve the demo model: an endpoint and a chat page on http://127.0.0.1:8000
+	$(BIN)/tapster serve demo
+
+test: $(VENV)/.installed-dev  ## every test (the browser's are skipped without Chromium)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(VENV)/.installed  ## speed against the raw replay; about ten minutes, on a machine that does nothing else
+	$(BIN)/tapster bench demo --ceiling --repeat 3 $(ARGS)
+
+clean:  ## forget the environment and what was built
+	rm -rf $(VENV) build *.egg-info
+
+# Dependencies change rarely and the sources often, so they are installed apart; llama.cpp is compiled once.
+$(VENV)/.dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("tapster needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the dependencies; llama.cpp is compiled, which takes some minutes the first time"
+	$(PIP) install -c constraints.txt 'setuptools>=77' wheel
+	$(PIP) install -c constraints.txt '.[demo]'
+	touch $@
+
+$(VENV)/.dependencies-dev: $(VENV)/.dependencies
+	$(PIP) install -c constraints.txt '.[demo,dev]'
+	touch $@
+
+# The built package is what is tested, not the working tree: a file missing from the wheel fails here.
+$(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
+	rm -rf build
+	$(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.dependencies-dev $(VENV)/.installed
+	touch $@

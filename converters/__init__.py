@@ -1,0 +1,1 @@
+"""Make artifacts: checkpoint to GGUF, MLX and ONNX; quantize; verify; package for publishing."""

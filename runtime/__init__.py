@@ -1,0 +1,1 @@
+"""Run a model: engines make tokens, the runtime makes text."""

@@ -1,0 +1,128 @@
+"""One request's way of choosing the next token, in C."""
+
+import ctypes
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ...errors import RequestError
+from ...sampling import MAX_SEED, SamplingParams
+from ..base import Logprob
+from .library import llama
+from .tokenizer import LlamaTokenizer
+
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+
+class Sampler:
+    """Chooses tokens from rows of logits and remembers what it chose (penalties, grammar, random state).
+
+    Greedy requests without penalties take the row's maximum; all others go through a chain of llama.cpp's samplers
+    in the order bias, penalties, top-k, typical, top-p, min-p, temperature, draw. Penalties count generated tokens.
+    A grammar is asked about the chosen token first and about the whole vocabulary only when it says no.
+    """
+
+    def __init__(self, params: SamplingParams, tokenizer: LlamaTokenizer) -> None:
+        self._lib = lib = llama()
+        self._chain = self._grammar = None
+        self._forbidden = sorted(tokenizer.eog_ids) if params.ignore_eog else []
+        has_penalties = params.repeat_penalty != 1 or params.frequency_penalty or params.presence_penalty
+        if params.temperature > 0 or params.logit_bias or has_penalties or params.grammar is not None:
+            self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+            for stage in self._stages(params, tokenizer, bool(has_penalties)):
+                lib.llama_sampler_chain_add(self._chain, stage)
+        if params.grammar is not None:
+            self._grammar = lib.llama_sampler_init_grammar(tokenizer.handle, params.grammar.encode(), b"root")
+            if not self._grammar:
+                self.close()
+                raise RequestError("grammar is not valid GBNF, or has no rule named root", param="grammar")
+
+    @property
+    def is_plain_greedy(self) -> bool:
+        """Whether the choice is the row's maximum and nothing else."""
+        return self._chain is None and not self._forbidden
+
+    def sample(self, logits: np.ndarray) -> int:
+        """The next token for a row of logits, float32 of shape (vocab,). The row is written to."""
+        if self._forbidden:
+            logits[self._forbidden] = -np.inf
+        if self._chain is None:
+            return int(logits.argmax())
+        token = self._choose(logits, use_grammar=False)
+        if self._grammar and not self._grammar_allows(token):
+            token = self._choose(logits, use_grammar=True)
+        if self._grammar:
+            self._lib.llama_sampler_accept(self._grammar, token)
+        self._lib.llama_sampler_accept(self._chain, token)
+        return token
+
+    def close(self) -> None:
+        """Free the C objects."""
+        for sampler in (self._chain, self._grammar):
+            if sampler:
+                self._lib.llama_sampler_free(sampler)
+        self._chain = self._grammar = None
+
+    def _stages(self, params: SamplingParams, tokenizer: LlamaTokenizer, has_penalties: bool) -> Iterable[Any]:
+        lib, n_vocab = self._lib, tokenizer.vocab_size
+        if params.logit_bias:
+            biases = (lib.llama_logit_bias * len(params.logit_bias))(*params.logit_bias.items())
+            yield lib.llama_sampler_init_logit_bias(n_vocab, len(biases), biases)
+        if has_penalties:
+            yield lib.llama_sampler_init_penalties(
+                n_vocab,
+                params.penalty_last_n,
+                params.repeat_penalty,
+                params.frequency_penalty,
+                params.presence_penalty,
+            )
+        if params.temperature <= 0:
+            yield lib.llama_sampler_init_greedy()
+            return
+        if params.top_k > 0:
+            yield lib.llama_sampler_init_top_k(params.top_k)
+        if params.typical_p < 1:
+            yield lib.llama_sampler_init_typical(params.typical_p, 1)
+        if params.top_p < 1:
+            yield lib.llama_sampler_init_top_p(params.top_p, 1)
+        if params.min_p > 0:
+            yield lib.llama_sampler_init_min_p(params.min_p, 1)
+        yield lib.llama_sampler_init_temp(params.temperature)
+        seed = params.seed if params.seed is not None else random.randint(0, MAX_SEED)
+        yield lib.llama_sampler_init_dist(seed)
+
+    def _choose(self, logits: np.ndarray, use_grammar: bool) -> int:
+        candidates = np.empty(len(logits), _CANDIDATE)
+        candidates["id"] = np.arange(len(logits), dtype=np.int32)
+        candidates["logit"] = logits
+        array = self._array(candidates)
+        if use_grammar:
+            self._lib.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        self._lib.llama_sampler_apply(self._chain, ctypes.byref(array))
+        return int(array.data[array.selected].id)
+
+    def _grammar_allows(self, token: int) -> bool:
+        one = np.array([(token, 1.0, 0.0)], _CANDIDATE)
+        self._lib.llama_sampler_apply(self._grammar, ctypes.byref(self._array(one)))
+        return bool(np.isfinite(one["logit"][0]))
+
+    def _array(self, candidates: np.ndarray) -> Any:
+        data = candidates.ctypes.data_as(ctypes.POINTER(self._lib.llama_token_data))
+        return self._lib.llama_token_data_array(data, len(candidates), -1, False)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Natural log-probabilities of rows of logits, float32 of shape (..., vocab)."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64)).astype(np.float32)
+
+
+def top_logprobs(logprobs: np.ndarray, count: int) -> tuple[Logprob, ...]:
+    """The ``count`` most likely tokens of a row of log-probabilities, most likely first; ties by id."""
+    if not count:
+        return ()
+    best = np.argpartition(logprobs, -count)[-count:] if count < len(logprobs) else np.arange(len(logprobs))
+    ranked = sorted(best.tolist(), key=lambda token: (-logprobs[token], token))
+    return tuple(Logprob(token, float(logprobs[token])) for token in ranked)

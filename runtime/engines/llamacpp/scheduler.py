@@ -1,0 +1,261 @@
+"""Continuous batching: which tokens go into the next step, and what becomes of its logits.
+
+Every step carries one token of each running sequence and fills up with prompt chunks (Orca, OSDI 2022; chunked
+prefill as in Sarathi-Serve, OSDI 2024). The scheduler belongs to one thread and knows no event loop: what it has to
+say it says to each sequence's ``sink`` (see ``Sink``).
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from ..base import Token
+from .cache import CellCache
+from .context import NO_CELLS, Batch, LlamaContext
+from .library import last_error
+from .pacing import Pacer
+from .prefix_tree import common_prefix
+from .sampler import log_softmax, top_logprobs
+from .sequence import LlamaSequence
+from .threads import FixedThreads, ThreadTuner
+
+log = logging.getLogger(__name__)
+
+SCORE_CHUNK = 64
+"""Prompt tokens whose logits are held at once: 64 rows of a 50,000-token vocabulary are 13 MB."""
+WORTH_WAITING = 16
+"""A prompt waits for another that is being computed when at least this many more tokens will be shared."""
+HEADROOM = 32
+"""Cells kept free for each running sequence's answer when another is admitted."""
+_LOOK_AHEAD = 32
+
+
+class Sink(Protocol):
+    """Where a sequence's tokens go. Called on the scheduler's thread, at most once a step."""
+
+    def token(self, seq: LlamaSequence, token: Token, finish: str | None) -> None:
+        """The next token, with the finish reason when it is the last."""
+        ...
+
+    def ended(self, seq: LlamaSequence, finish: str) -> None:
+        """The end without a further token."""
+        ...
+
+
+class Scheduler:
+    """Waiting and running sequences over one llama.cpp context."""
+
+    def __init__(
+        self,
+        context: LlamaContext,
+        cache: CellCache,
+        tuner: ThreadTuner | FixedThreads,
+        *,
+        eog_ids: frozenset[int],
+        max_parallel: int,
+        batch_tokens: int,
+    ) -> None:
+        self.sink: Sink
+        self.waiting: deque[LlamaSequence] = deque()
+        self.running: list[LlamaSequence] = []
+        self._context = context
+        self._cache = cache
+        self._tuner = tuner
+        self._batch = Batch(batch_tokens)
+        self._pacer = Pacer()
+        self._eog_ids = eog_ids
+        self._max_parallel = max_parallel
+        self.num_preempted = 0
+
+    def step(self, before_decode: Callable[[], None]) -> None:
+        """Advance every running sequence once. ``before_decode`` runs when the batch is ready, so that what the
+        last step produced is handed over while the model computes."""
+        self._reap()
+        self._admit()
+        if self.running:
+            self._cache.park_one(self._running_ids(), spare_latest=False)
+        plan = self._plan()
+        before_decode()
+        if plan:
+            self._decode(plan)
+
+    def tidy(self) -> bool:
+        """Use a moment without work: free one idle prefix's cells. Returns whether there may be more to do."""
+        return self._cache.park_one((), spare_latest=True)
+
+    def _reap(self) -> None:
+        """Let go of what was cancelled, running or waiting."""
+        for seq in [seq for seq in self.running if seq.cancelled_at is not None]:
+            self._finish(seq, keep=seq.cancelled_at or 0)
+            self.sink.ended(seq, "cancelled")
+        for seq in [seq for seq in self.waiting if seq.cancelled_at is not None]:
+            self.waiting.remove(seq)
+            seq.sampler.close()
+            self.sink.ended(seq, "cancelled")
+
+    def _admit(self) -> None:
+        for seq in list(self.waiting)[:_LOOK_AHEAD]:
+            if len(self.running) >= self._max_parallel:
+                return
+            limit = 0 if seq.is_scoring else len(seq.tokens) - 1
+            cached = self._cache.match(seq.tokens, limit)
+            if self._is_worth_waiting(seq, cached, limit):
+                continue
+            if self.running and len(seq.tokens) - cached > self._room_for_prompts():
+                return
+            self.waiting.remove(seq)
+            seq.seq_id, seq.num_computed = self._cache.open(seq.tokens, limit)
+            if seq.cached_tokens is None:
+                seq.cached_tokens = seq.num_computed
+            self.running.append(seq)
+
+    def _is_worth_waiting(self, seq: LlamaSequence, cached: int, limit: int) -> bool:
+        """Whether a running prefill will soon have put more of this prompt into the cache."""
+        for other in self.running:
+            if other.pending > 1 and not seq.is_scoring:
+                shared = common_prefix(other.tokens, 0, seq.tokens, 0, limit)
+                if shared - cached >= WORTH_WAITING and other.num_computed < shared:
+                    return True
+        return False
+
+    def _room_for_prompts(self) -> int:
+        """Cells left when everything admitted has its prompt in the cache."""
+        promised = sum(seq.pending for seq in self.running)
+        return self._cache.available(self._running_ids()) - promised - HEADROOM * len(self.running)
+
+    def _running_ids(self) -> list[int]:
+        return [seq.seq_id for seq in self.running if seq.seq_id is not None]
+
+    def _plan(self) -> list[tuple[LlamaSequence, int]]:
+        """Fill the batch. Returns each sequence in it with its number of tokens, in batch order."""
+        while True:
+            decoding = [seq for seq in self.running if seq.pending == 1]
+            prefilling = [seq for seq in self.running if seq.pending > 1]
+            budget = self._pacer.prefill_budget(len(decoding), len(prefilling), self._batch.capacity - len(decoding))
+            wanted = min(budget, sum(seq.pending for seq in prefilling))
+            room = self._cache.reserve(len(decoding) + wanted) - len(decoding)
+            if room >= 0 and (decoding or room > 0 or not prefilling):
+                break
+            self._preempt(self.running[-1])
+        self._batch.clear()
+        plan = [self._add(seq, 1) for seq in decoding]
+        budget = min(budget, room)
+        for seq in prefilling:
+            take = min(seq.pending, budget, SCORE_CHUNK if seq.is_scoring else budget)
+            if take > 0:
+                plan.append(self._add(seq, take))
+                budget -= take
+        return plan
+
+    def _add(self, seq: LlamaSequence, count: int) -> tuple[LlamaSequence, int]:
+        assert seq.seq_id is not None
+        start = seq.num_computed
+        self._batch.add_run(
+            seq.tokens[start : start + count],
+            start,
+            seq.seq_id,
+            all_outputs=seq.is_scoring,
+            last_output=count == seq.pending,
+        )
+        return seq, count
+
+    def _decode(self, plan: list[tuple[LlamaSequence, int]]) -> None:
+        num_decode = sum(1 for seq, _ in plan if seq.pending == 1)
+        num_prefill = self._batch.size - num_decode
+        self._context.set_threads(self._tuner.choose())
+        started = time.perf_counter()
+        status = self._context.decode(self._batch)
+        outputs = self._context.logits(self._num_outputs(plan)) if status == 0 and self._num_outputs(plan) else None
+        step_s = time.perf_counter() - started
+        if status == NO_CELLS and len(self.running) + self._cache.num_idle > 1:
+            self._recover()
+            return
+        if status != 0:
+            raise RuntimeError(f"llama_decode failed with status {status}: {last_error()}")
+        self._pacer.observe(num_decode, num_prefill, step_s)
+        self._tuner.observe(num_decode, num_prefill, step_s)
+        self._cache.private += self._batch.size
+        self._take_outputs(plan, outputs)
+
+    def _num_outputs(self, plan: list[tuple[LlamaSequence, int]]) -> int:
+        return sum(count if seq.is_scoring else int(count == seq.pending) for seq, count in plan)
+
+    def _take_outputs(self, plan: list[tuple[LlamaSequence, int]], outputs: np.ndarray | None) -> None:
+        row = 0
+        for seq, count in plan:
+            is_last = count == seq.pending
+            num_rows = count if seq.is_scoring else int(is_last)
+            rows = outputs[row : row + num_rows] if outputs is not None else None
+            row += num_rows
+            start = seq.num_computed
+            seq.num_computed += count
+            if rows is not None and seq.is_scoring:
+                self._score(seq, start, rows)
+            if start < len(seq.prompt) and seq.seq_id is not None:
+                self._cache.register(seq.seq_id, seq.tokens, min(seq.num_computed, len(seq.prompt)))
+            if is_last and rows is not None:
+                self._sample(seq, rows[-1])
+
+    def _score(self, seq: LlamaSequence, start: int, rows: np.ndarray) -> None:
+        """Log-probabilities of the prompt's tokens: row i is the distribution of the token after start + i."""
+        wanted = seq.params.prompt_logprobs or 0
+        if start == 0:
+            seq.prompt_logprobs = [Token(seq.prompt[0])]
+        for offset, logprobs in enumerate(map(log_softmax, rows)):
+            position = start + offset + 1
+            if position < len(seq.prompt):
+                token = seq.prompt[position]
+                seq.prompt_logprobs.append(
+                    Token(token, logprob=float(logprobs[token]), top=top_logprobs(logprobs, wanted))
+                )
+
+    def _sample(self, seq: LlamaSequence, logits: np.ndarray) -> None:
+        if seq.num_generated >= seq.max_new:
+            self._finish(seq, keep=len(seq.tokens))
+            self.sink.ended(seq, "length")
+            return
+        wanted = seq.params.top_logprobs
+        logprobs = log_softmax(logits) if wanted is not None else None
+        token_id = seq.sampler.sample(logits)
+        is_eog = token_id in self._eog_ids
+        token = Token(
+            token_id,
+            is_eog,
+            float(logprobs[token_id]) if logprobs is not None else None,
+            top_logprobs(logprobs, wanted or 0) if logprobs is not None else None,
+        )
+        seq.tokens.append(token_id)
+        finish = "eog" if is_eog else "length" if seq.num_generated >= seq.max_new else None
+        if finish:
+            self._finish(seq, keep=len(seq.tokens))
+        self.sink.token(seq, token, finish)
+
+    def _finish(self, seq: LlamaSequence, keep: int) -> None:
+        assert seq.seq_id is not None
+        self.running.remove(seq)
+        self._cache.finish(seq.seq_id, seq.tokens, seq.num_computed, keep)
+        seq.seq_id = None
+        seq.sampler.close()
+
+    def _preempt(self, seq: LlamaSequence) -> None:
+        """Take a sequence's cells away; it goes back to the head of the queue and is computed again later."""
+        assert seq.seq_id is not None
+        log.info("cache full: preempting a sequence of %d tokens", seq.num_computed)
+        self.running.remove(seq)
+        self._cache.discard(seq.seq_id, seq.num_computed)
+        seq.seq_id, seq.num_computed = None, 0
+        if seq.is_scoring:
+            seq.prompt_logprobs.clear()
+        self.waiting.appendleft(seq)
+        self.num_preempted += 1
+
+    def _recover(self) -> None:
+        """llama.cpp found no room although the books say there is: give it some."""
+        if self._cache.num_idle:
+            self._cache.reserve(self._cache.total)
+        elif len(self.running) > 1:
+            self._preempt(self.running[-1])

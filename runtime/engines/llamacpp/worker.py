@@ -1,0 +1,137 @@
+"""The one thread that owns the llama.cpp context, and its mailbox."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+from ...errors import EngineError
+from ..base import Token
+from .embedder import Embedder
+from .generation import LlamaGeneration
+from .scheduler import Scheduler
+from .sequence import EmbeddingJob, LlamaSequence
+from .threads import FixedThreads, ThreadTuner
+
+log = logging.getLogger(__name__)
+
+
+class _Event(NamedTuple):
+    generation: LlamaGeneration
+    token: Token | None
+    finish: str | None
+
+
+class Worker(threading.Thread):
+    """Runs steps while there is work and sleeps otherwise. A step's tokens reach the event loop in one call."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        embedder: Embedder,
+        tuner: ThreadTuner | FixedThreads,
+        *,
+        on_ended: Callable[[list[LlamaGeneration]], None],
+        on_exit: Callable[[Exception | None], None],
+    ) -> None:
+        super().__init__(name="tapster-llamacpp", daemon=True)
+        self._scheduler = scheduler
+        self._embedder = embedder
+        self._tuner = tuner
+        self._on_ended = on_ended
+        self._on_exit = on_exit
+        self._inbox: SimpleQueue[list[LlamaSequence] | EmbeddingJob | None] = SimpleQueue()
+        self._events: list[_Event] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    # Called from the event loop's thread.
+
+    def submit(self, work: list[LlamaSequence] | EmbeddingJob) -> None:
+        """Queue sequences, all at once, or an embedding."""
+        self._inbox.put(work)
+
+    def stop(self) -> None:
+        """End after the current step."""
+        self._inbox.put(None)
+
+    # Called by the scheduler, on this thread.
+
+    def token(self, seq: LlamaSequence, token: Token, finish: str | None) -> None:
+        """See ``scheduler.Sink``."""
+        self._announce(seq)
+        self._events.append(_Event(seq.generation, token, finish))
+
+    def ended(self, seq: LlamaSequence, finish: str) -> None:
+        """See ``scheduler.Sink``."""
+        self._announce(seq)
+        self._events.append(_Event(seq.generation, None, finish))
+
+    def run(self) -> None:
+        """The engine's life: until ``stop`` or a failure, which every caller is told of."""
+        error: Exception | None = None
+        try:
+            while self._receive():
+                self._scheduler.step(self._flush)
+                self._embedder.step()
+                if not self._has_work():
+                    self._flush()
+        except Exception as failure:
+            log.exception("the engine failed")
+            error = failure
+        self._flush()
+        for job in self._embedder.jobs:
+            job.resolve(EngineError("the engine has stopped", is_shutdown=error is None))
+        self._on_exit(error)
+
+    def _has_work(self) -> bool:
+        return bool(self._scheduler.running or self._scheduler.waiting or self._embedder.jobs)
+
+    def _receive(self) -> bool:
+        """Take in what has arrived, waiting for it when there is nothing to do. False to stop."""
+        was_idle = may_tidy = not self._has_work()
+        while True:
+            try:
+                work = self._inbox.get(block=not self._has_work() and not may_tidy)
+            except Empty:
+                if self._has_work():
+                    return True
+                may_tidy = self._scheduler.tidy()
+                continue
+            if work is None:
+                return False
+            if isinstance(work, EmbeddingJob):
+                self._embedder.jobs.append(work)
+            else:
+                self._scheduler.waiting.extend(work)
+            if was_idle:
+                self._tuner.resume()
+                was_idle = False
+
+    def _announce(self, seq: LlamaSequence) -> None:
+        """Before a sequence's first event: what is known of its prompt."""
+        generation = seq.generation
+        if seq.num_generated <= 1:
+            generation.cached_tokens = seq.cached_tokens or 0
+            if seq.params.prompt_logprobs is not None:
+                generation.prompt_logprobs = seq.prompt_logprobs
+
+    def _flush(self) -> None:
+        """Hand everything over in one call."""
+        if not self._events or self.loop is None:
+            return
+        events, self._events = self._events, []
+        try:
+            self.loop.call_soon_threadsafe(self._deliver, events)
+        except RuntimeError:
+            log.debug("the event loop is closed: %d tokens dropped", len(events))
+
+    def _deliver(self, events: list[_Event]) -> None:
+        ended = []
+        for generation, token, finish in events:
+            generation.push(token, finish)
+            if finish:
+                ended.append(generation)
+        if ended:
+            self._on_ended(ended)

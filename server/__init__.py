@@ -1,0 +1,1 @@
+"""Every front door: HTTP, the chat page, the command line."""

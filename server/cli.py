@@ -1,0 +1,80 @@
+"""The command ``tapster``. Heavy imports wait for the command that needs them."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..runtime.errors import TapsterError
+
+COMMANDS = {
+    "serve": "answer on an OpenAI-compatible endpoint and a chat page",
+    "chat": "talk to a model in the terminal",
+    "inspect": "show what a model is, how it stops, and what is wrong with it",
+    "bench": "measure a server or a model under load",
+}
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        says_nothing = action.default in (None, False, []) or "default" in (action.help or "")
+        return action.help if says_nothing else super()._get_help_string(action)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit status: 0, 1 for a failure while running, 2 for bad input, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(arguments)
+    args = parser.parse_args(arguments)
+    try:
+        return _module(args.command).run(args)
+    except TapsterError as error:
+        sys.stderr.write(f"tapster: {error}\n")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+    """The parser of all commands; options only of the one that is called, so that the others are not imported."""
+    parser = argparse.ArgumentParser(
+        prog="tapster", description="A small language model, from teacher to served.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=_version() if "--version" in arguments else "")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    called = next((word for word in arguments if word in COMMANDS), None)
+    for name, description in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=description,
+            description=description[0].upper() + description[1:] + ".",
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        if name == called:
+            _module(name).add_arguments(command)
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"tapster {version('tapster')}"
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f".commands.{command}", __package__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

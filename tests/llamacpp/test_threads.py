@@ -1,0 +1,88 @@
+"""The thread tuner on simulated machines, and where its first number comes from."""
+
+from pathlib import Path
+
+import pytest
+
+from tapster.runtime.engines.llamacpp.threads import ThreadTuner, cpu_quota
+
+
+class Machine:
+    """Cores, some of them busy with something else. Steps cost as measured: a missing core costs many times over."""
+
+    def __init__(self, cores: int, *, tells_load: bool) -> None:
+        self.cores = cores
+        self.busy = 0
+        self.now = 0.0
+        self._tells_load = tells_load
+        self.tuner = ThreadTuner(cores, self.load, lambda: self.now)
+
+    def load(self) -> float | None:
+        return float(self.busy) if self._tells_load else None
+
+    def step_s(self, threads: int, rows: int) -> float:
+        alone = (0.004 + 0.008 * rows) / min(threads, self.cores) ** 0.8
+        return alone * (6 if threads > self.cores - self.busy else 1)
+
+    def run(self, seconds: float, rows: int = 8) -> float:
+        """Time taken as a multiple of the best fixed setting's."""
+        spent = best = 0.0
+        while spent < seconds:
+            step = self.step_s(self.tuner.choose(), rows)
+            self.now += step
+            self.tuner.observe(rows, 0, step)
+            spent += step
+            best += min(self.step_s(threads, rows) for threads in range(1, self.cores + 1))
+        return spent / best
+
+
+@pytest.mark.parametrize("tells_load", [True, False])
+@pytest.mark.parametrize("cores", [2, 4, 8])
+def test_stays_near_the_best_setting_as_load_comes_and_goes(cores: int, tells_load: bool) -> None:
+    machine = Machine(cores, tells_load=tells_load)
+    assert machine.run(20) < 1.05
+    machine.busy = 1
+    machine.run(10)
+    assert machine.run(20) < 1.2
+    assert machine.tuner.current == cores - 1
+    machine.busy = 0
+    machine.run(10)
+    assert machine.run(20) < 1.2
+    assert machine.tuner.current == cores
+
+
+def test_does_not_hunt_when_nothing_changes() -> None:
+    machine = Machine(2, tells_load=False)
+    machine.run(10)
+    used = set()
+    for _ in range(500):
+        used.add(machine.tuner.choose())
+        machine.tuner.observe(8, 0, machine.step_s(2, 8))
+    assert used == {2}
+
+
+def test_begins_with_what_others_left_free_while_it_was_idle() -> None:
+    machine = Machine(4, tells_load=True)
+    machine.busy = 2
+    machine.tuner.resume()
+    assert machine.tuner.choose() == 2
+
+
+def test_steps_of_other_shapes_are_not_compared() -> None:
+    machine = Machine(2, tells_load=False)
+    for rows in (1, 2, 4, 8) * 20:
+        machine.run(0.05, rows)
+    assert machine.tuner.current == 2
+
+
+@pytest.mark.parametrize(("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)])
+def test_reads_the_containers_quota(tmp_path: Path, text: str, cores: float | None) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert cpu_quota(tmp_path) == cores
+
+
+def test_reads_the_older_kind_of_quota(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("200000")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000")
+    assert cpu_quota(tmp_path) == 2

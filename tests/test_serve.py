@@ -1,0 +1,177 @@
+"""``tapster serve`` as a process: what it refuses, how it starts and how it ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_gguf import write_tiny_gguf
+
+SERVE = [sys.executable, "-m", "tapster.server.cli", "serve"]
+LIMIT_S = 60
+
+
+def refused(*arguments: str, **env: str) -> str:
+    """The one line on standard error of a server that exits with 2."""
+    done = subprocess.run(
+        [*SERVE, *arguments], capture_output=True, text=True, timeout=LIMIT_S, env={**os.environ, **env}
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A ready server and its address; it is gone afterwards."""
+    process = subprocess.Popen(
+        [*SERVE, *arguments, "--port", "0", "--no-page"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr
+        line = process.stderr.readline()
+        assert " answers on " in line, line + process.stderr.read()
+        yield process, line.split(" answers on ")[1].strip().removesuffix("/v1")
+    finally:
+        process.kill()
+        process.communicate(timeout=LIMIT_S)
+
+
+def post(url: str, **body: Any) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
+        return json.load(response)
+
+
+def in_background(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except OSError as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, results
+
+
+def long_answer(url: str, tokens: int) -> dict[str, Any]:
+    return post(f"{url}/v1/completions", prompt="Hello", max_tokens=tokens, ignore_eos=True)
+
+
+def wait_until_running(url: str) -> None:
+    """Until the server has taken a request up."""
+    for _ in range(600):
+        with urllib.request.urlopen(f"{url}/ready", timeout=LIMIT_S) as response:
+            if json.load(response).get("running"):
+                return
+        time.sleep(0.02)
+    pytest.fail("the request never ran")
+
+
+def test_bad_models_are_refused_in_one_line(tmp_path: Path) -> None:
+    model = write_tiny_gguf(tmp_path / "model.gguf")
+    whole = model.read_bytes()
+    (tmp_path / "short.gguf").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "zeros.gguf").write_bytes(bytes(1000))
+    (tmp_path / "strange.gguf").write_bytes(whole.replace(b"llama", b"lyama"))
+    (tmp_path / "empty").mkdir()
+    assert "no such file" in refused(str(tmp_path / "modle.gguf")).lower()
+    assert "truncated" in refused(str(tmp_path / "short.gguf"))
+    assert "zeros.gguf" in refused(str(tmp_path / "zeros.gguf"))
+    assert "lyama" in refused(str(tmp_path / "strange.gguf"))
+    assert "empty" in refused(str(tmp_path / "empty"))
+
+
+def test_bad_settings_are_refused_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    assert "--context" in refused(str(tiny_model), "--context", "-1")
+    assert "chatml" in refused(str(tiny_model), "--chat-template", "chatlm")
+    broken = tmp_path / "broken.jinja"
+    broken.write_text("{% for %}")
+    assert "broken.jinja" in refused(str(tiny_model), "--chat-template", str(broken))
+    assert "api key" in refused(str(tiny_model), TAPSTER_API_KEY="two words").lower()
+
+
+def test_a_port_in_use_is_refused_in_one_line(tiny_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port}: it is in use" in refused(str(tiny_model), "--port", str(port))
+
+
+def test_sigterm_lets_running_requests_finish(tiny_model: Path) -> None:
+    with serving(str(tiny_model)) as (process, url):
+        thread, results = in_background(lambda: long_answer(url, 400))
+        wait_until_running(url)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == 0
+        thread.join()
+        assert results[0]["usage"]["completion_tokens"] == 400
+
+
+def test_a_drain_ends_when_its_time_is_over(tiny_model: Path) -> None:
+    with serving(str(tiny_model), "--context", "8192", "--drain-s", "1") as (process, url):
+        thread, _ = in_background(lambda: long_answer(url, 8000))
+        wait_until_running(url)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == 0
+        thread.join()
+
+
+def test_a_second_signal_ends_at_once(tiny_model: Path) -> None:
+    with serving(str(tiny_model), "--context", "8192", "--drain-s", "600") as (process, url):
+        thread, _ = in_background(lambda: long_answer(url, 8000))
+        wait_until_running(url)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        process.wait(LIMIT_S)
+        thread.join()
+
+
+def test_a_failing_engine_ends_the_process(tiny_model: Path) -> None:
+    """Fault injection: the decode call fails in a server that runs in this test's own script."""
+    script = (
+        "import sys\n"
+        "from tapster.runtime.engines.llamacpp import context\n"
+        "real, calls = context.LlamaContext.decode, []\n"
+        "def decode(self, batch):\n"
+        "    calls.append(batch)\n"
+        "    return real(self, batch) if len(calls) < 20 else -3\n"
+        "context.LlamaContext.decode = decode\n"
+        "from tapster.server.cli import main\n"
+        f"sys.exit(main(['serve', {str(tiny_model)!r}, '--port', '0', '--no-page']))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr
+        url = process.stderr.readline().split(" answers on ")[1].strip().removesuffix("/v1")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            long_answer(url, 400)
+        assert caught.value.code == 500
+        assert "status -3" in json.load(caught.value)["error"]["message"]
+        assert process.wait(LIMIT_S) == 1
+    finally:
+        process.kill()
+        process.communicate(timeout=LIMIT_S)
+
+
+def test_ctrl_c_ends_without_a_traceback(tiny_model: Path) -> None:
+    with serving(str(tiny_model)) as (process, _):
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0
+        assert "Traceback" not in errors

@@ -1,0 +1,1 @@
+"""Make checkpoints: teacher signals, objectives, recipes, loops."""
