@@ -11,7 +11,7 @@ from .engines.base import Engine
 from .errors import ContextOverflow, EngineError, RequestError
 from .profile import ModelProfile, load_profile
 from .resolve import resolve_model
-from .sampling import SamplingParams
+from .sampling import MAX_SEED, SamplingParams
 from .text.scanner import Rules
 from .text.stream import TextStream
 
@@ -165,9 +165,9 @@ class Runtime:
         streams: list[TextStream] = []
         try:
             for index in range(n):
-                seeded = replace(params, seed=(params.seed + index) % 2**32) if params.seed is not None else params
+                seed = None if params.seed is None else (params.seed + index) % (MAX_SEED + 1)
                 stream = TextStream(
-                    self.engine.generate(ids, seeded),
+                    self.engine.generate(ids, replace(params, seed=seed)),
                     self.engine.tokenizer,
                     rules,
                     num_prompt_tokens=len(ids),

@@ -6,7 +6,8 @@ from math import isfinite
 
 from .errors import RequestError
 
-MAX_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 2
+"""Engines take 32 bits, and llama.cpp draws a seed of its own for the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

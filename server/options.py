@@ -31,7 +31,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--kept",
         type=int,
         metavar="N",
-        help="tokens of earlier prompts kept in memory besides (default: as many as cells)",
+        help="tokens of earlier prompts kept in memory besides (default: a quarter of cells)",
     )
     engine.add_argument(
         "--threads", type=int, metavar="N", help="fix the number of threads (default: adapt to what is free)"

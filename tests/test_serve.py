@@ -1,6 +1,5 @@
 """``tapster serve`` as a process: what it refuses, how it starts and how it ends."""
 
-import json
 import os
 import signal
 import socket
@@ -8,13 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tiny_gguf import write_tiny_gguf
 
@@ -49,10 +47,8 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.communicate(timeout=LIMIT_S)
 
 
-def post(url: str, **body: Any) -> dict[str, Any]:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
-        return json.load(response)
+def post(url: str, **body: Any) -> httpx.Response:
+    return httpx.post(url, json=body, timeout=LIMIT_S)
 
 
 def in_background(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
@@ -61,7 +57,7 @@ def in_background(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]
     def run() -> None:
         try:
             results.append(call())
-        except OSError as error:
+        except httpx.HTTPError as error:
             results.append(error)
 
     thread = threading.Thread(target=run)
@@ -69,16 +65,15 @@ def in_background(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]
     return thread, results
 
 
-def long_answer(url: str, tokens: int) -> dict[str, Any]:
+def long_answer(url: str, tokens: int) -> httpx.Response:
     return post(f"{url}/v1/completions", prompt="Hello", max_tokens=tokens, ignore_eos=True)
 
 
 def wait_until_running(url: str) -> None:
     """Until the server has taken a request up."""
     for _ in range(600):
-        with urllib.request.urlopen(f"{url}/ready", timeout=LIMIT_S) as response:
-            if json.load(response).get("running"):
-                return
+        if httpx.get(f"{url}/ready", timeout=LIMIT_S).json()["engine"]["running"]:
+            return
         time.sleep(0.02)
     pytest.fail("the request never ran")
 
@@ -119,7 +114,7 @@ def test_sigterm_lets_running_requests_finish(tiny_model: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_S) == 0
         thread.join()
-        assert results[0]["usage"]["completion_tokens"] == 400
+        assert results[0].json()["usage"]["completion_tokens"] == 400
 
 
 def test_a_drain_ends_when_its_time_is_over(tiny_model: Path) -> None:
@@ -159,10 +154,9 @@ def test_a_failing_engine_ends_the_process(tiny_model: Path) -> None:
     try:
         assert process.stderr
         url = process.stderr.readline().split(" answers on ")[1].strip().removesuffix("/v1")
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            long_answer(url, 400)
-        assert caught.value.code == 500
-        assert "status -3" in json.load(caught.value)["error"]["message"]
+        response = long_answer(url, 400)
+        assert response.status_code == 500
+        assert "status -3" in response.json()["error"]["message"]
         assert process.wait(LIMIT_S) == 1
     finally:
         process.kill()

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from ...runtime.gbnf import checked_grammar
 from .errors import ApiError, bad_request
-from .gbnf import checked_grammar
 from .json_rules import FORMATS, grammar_text, literal
 
 MAX_RULES = 2000

@@ -1,7 +1,6 @@
 """The grammar that a chat's answer must follow, given as such or through ``response_format``."""
 
 from .errors import bad_request
-from .gbnf import checked_grammar
 from .json_grammar import schema_grammar
 from .json_rules import any_object_grammar
 from .schema.chat_request import CreateChatCompletionRequest, JsonSchemaFormat, TextFormat
@@ -13,7 +12,7 @@ def grammar_of(body: CreateChatCompletionRequest) -> str | None:
     """GBNF, or None for free text."""
     form = body.response_format
     if form is None or isinstance(form, TextFormat):
-        return None if body.grammar is None else checked_grammar(body.grammar)
+        return body.grammar
     if body.grammar is not None:
         raise bad_request("grammar and response_format both shape the answer: send one", "grammar")
     if not isinstance(form, JsonSchemaFormat):

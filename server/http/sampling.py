@@ -3,16 +3,13 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...runtime.sampling import SamplingParams
+from ...runtime.sampling import MAX_SEED, SamplingParams
 from .errors import bad_request
 from .schema.generation import GenerationRequest
 from .served import Served
 
 if TYPE_CHECKING:
     from ...runtime.runtime import Runtime
-
-SEEDS = 2**32 - 1
-"""Engines take 32 bits, and llama.cpp draws a seed of its own for the largest."""
 
 
 def sampling_params(
@@ -35,8 +32,8 @@ def sampling_params(
         repeat_penalty=_repeat_penalty(body),
         frequency_penalty=body.frequency_penalty,
         presence_penalty=body.presence_penalty,
-        penalty_last_n=_penalty_last_n(body, runtime),
-        seed=None if body.seed is None else body.seed % SEEDS,
+        penalty_last_n=body.penalty_last_n,
+        seed=None if body.seed is None else body.seed % (MAX_SEED + 1),
         logit_bias=_logit_bias(body.logit_bias, runtime.engine.tokenizer.vocab_size),
         grammar=grammar,
         top_logprobs=top_logprobs,
@@ -83,13 +80,6 @@ def _repeat_penalty(body: GenerationRequest) -> float | None:
     if body.repetition_penalty not in (None, body.repeat_penalty):
         raise bad_request("repetition_penalty and repeat_penalty are the same thing: send one", "repetition_penalty")
     return body.repeat_penalty
-
-
-def _penalty_last_n(body: GenerationRequest, runtime: "Runtime") -> int | None:
-    """No sequence is longer than the context, and engines reserve memory for as many tokens as they are told."""
-    if body.penalty_last_n is None:
-        return None
-    return min(body.penalty_last_n, runtime.engine.capabilities.context_length)
 
 
 def _logit_bias(bias: Mapping[str, float] | None, vocab_size: int) -> dict[int, float] | None:

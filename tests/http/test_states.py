@@ -36,7 +36,9 @@ def test_from_loading_to_draining(served: Served) -> None:
             assert int(response.headers["retry-after"]) >= 1
         holder.load(lambda: served.runtime)
         name = served.runtime.profile.name
-        assert client.get("/ready").json() == {"status": "ready", "model": name, "detail": None}
+        ready = client.get("/ready").json()
+        assert (ready["status"], ready["model"], ready["detail"]) == ("ready", name, None)
+        assert ready["engine"]["running"] == 0
         assert client.get("/v1/models").json()["data"][0]["id"] == name
         holder.drain()
         assert client.get("/ready").status_code == 503

@@ -113,12 +113,14 @@ class CellCache:
     def park_one(self, running: Iterable[int], *, spare_latest: bool) -> bool:
         """Move the longest unused idle prefix out of the cells, unless running sequences share most of it.
 
-        With ``spare_latest`` the latest stays, since a chat usually goes on. Returns whether there may be more.
+        One that is too long to be parked stays where it is until its cells are needed. With ``spare_latest`` the
+        latest stays, since a chat usually goes on. Returns whether there may be more.
         """
         held = set(running)
         candidates = sorted(self._idle, key=self._idle.__getitem__)[: -1 if spare_latest else None]
         for seq_id in candidates:
-            if self._tree.exclusive_cells(seq_id, held) >= WORTH_PARKING:
+            fits = self._parked.has_place_for(self._tree.length(seq_id))
+            if fits and self._tree.exclusive_cells(seq_id, held) >= WORTH_PARKING:
                 self._evict(seq_id)
                 return True
         return False
@@ -138,7 +140,7 @@ class CellCache:
 
     def _evict(self, seq_id: int) -> None:
         tokens = self._tree.tokens(seq_id)
-        if len(tokens) >= WORTH_PARKING:
+        if len(tokens) >= WORTH_PARKING and self._parked.has_place_for(len(tokens)):
             self._parked.add(ParkedPrefix(tokens, self._context.save(seq_id)))
         self._drop(seq_id)
 

@@ -13,7 +13,7 @@ class LlamaCppConfig:
 
     ``context`` is the longest sequence in tokens (default: the model's own, at most 8192), ``cells`` the size of the
     key-value cache that all sequences and kept prefixes share (default: one context, at least 8192 tokens).
-    ``kept`` is how many tokens of prefixes not in use are kept in ordinary memory (default: as many as cells).
+    ``kept`` is how many tokens of prefixes not in use are kept in ordinary memory (default: a quarter of cells).
     ``threads`` fixes the number of threads (default: adapted to what the machine has free).
     """
 

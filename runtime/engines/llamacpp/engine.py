@@ -66,7 +66,7 @@ class LlamaCppEngine:
             context,
             max_seqs,
             is_shareable=is_shareable,
-            most_parked=context.cells if config.kept is None else config.kept,
+            most_parked=context.cells // 4 if config.kept is None else config.kept,
         )
         self.scheduler = Scheduler(
             context,
@@ -127,7 +127,7 @@ class LlamaCppEngine:
                 f"{self._num_open} requests are running or waiting, which is all that --max-parallel "
                 f"{self._config.max_parallel} and --max-waiting {self._config.max_waiting} allow: try again later"
             )
-        sampler = Sampler(params, self.tokenizer)
+        sampler = Sampler(params, self.tokenizer, self.capabilities.context_length)
         room = self.capabilities.context_length - len(prompt)
         max_new = room if params.max_tokens is None else min(params.max_tokens, room)
         generation = LlamaGeneration(lambda keep: self._cancel(seq, keep))

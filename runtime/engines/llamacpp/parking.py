@@ -36,6 +36,10 @@ class ParkedPrefixes:
         """Tokens of all prefixes."""
         return sum(len(prefix.tokens) for prefix in self._prefixes)
 
+    def has_place_for(self, num_tokens: int) -> bool:
+        """Whether a prefix of so many tokens can be kept at all."""
+        return num_tokens <= self._most_tokens
+
     def add(self, prefix: ParkedPrefix) -> None:
         """Keep a prefix; those that it contains go, and then the longest unused until all fit."""
         self._prefixes = [old for old in self._prefixes if old.tokens != prefix.tokens[: len(old.tokens)]]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RequestError
+from ...gbnf import checked_grammar
 from ...sampling import MAX_SEED, SamplingParams
 from ..base import Logprob
 from .library import llama
@@ -24,17 +25,19 @@ class Sampler:
     A grammar is asked about the chosen token first and about the whole vocabulary only when it says no.
     """
 
-    def __init__(self, params: SamplingParams, tokenizer: LlamaTokenizer) -> None:
+    def __init__(self, params: SamplingParams, tokenizer: LlamaTokenizer, context_length: int) -> None:
         self._lib = lib = llama()
         self._chain = self._grammar = None
         self._forbidden = sorted(tokenizer.eog_ids) if params.ignore_eog else []
         has_penalties = params.repeat_penalty != 1 or params.frequency_penalty or params.presence_penalty
         if params.temperature > 0 or params.logit_bias or has_penalties or params.grammar is not None:
             self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-            for stage in self._stages(params, tokenizer, bool(has_penalties)):
+            window = min(params.penalty_last_n, context_length) if has_penalties else 0
+            for stage in self._stages(params, tokenizer, window):
                 lib.llama_sampler_chain_add(self._chain, stage)
         if params.grammar is not None:
-            self._grammar = lib.llama_sampler_init_grammar(tokenizer.handle, params.grammar.encode(), b"root")
+            grammar = checked_grammar(params.grammar).encode()
+            self._grammar = lib.llama_sampler_init_grammar(tokenizer.handle, grammar, b"root")
             if not self._grammar:
                 self.close()
                 raise RequestError("grammar is not valid GBNF, or has no rule named root", param="grammar")
@@ -65,15 +68,15 @@ class Sampler:
                 self._lib.llama_sampler_free(sampler)
         self._chain = self._grammar = None
 
-    def _stages(self, params: SamplingParams, tokenizer: LlamaTokenizer, has_penalties: bool) -> Iterable[Any]:
+    def _stages(self, params: SamplingParams, tokenizer: LlamaTokenizer, window: int) -> Iterable[Any]:
         lib, n_vocab = self._lib, tokenizer.vocab_size
         if params.logit_bias:
             biases = (lib.llama_logit_bias * len(params.logit_bias))(*params.logit_bias.items())
             yield lib.llama_sampler_init_logit_bias(n_vocab, len(biases), biases)
-        if has_penalties:
+        if window:
             yield lib.llama_sampler_init_penalties(
                 n_vocab,
-                params.penalty_last_n,
+                window,
                 params.repeat_penalty,
                 params.frequency_penalty,
                 params.presence_penalty,

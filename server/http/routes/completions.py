@@ -12,7 +12,6 @@ from ..completion_events import CompletionEvents
 from ..echo import hidden_chars, prompt_text
 from ..errors import bad_request
 from ..event_stream import EventStream, usage_event
-from ..gbnf import checked_grammar
 from ..inputs import Input, checked_inputs
 from ..logprobs import CompletionLogprobs
 from ..sampling import check_max_tokens, number_of_choices, sampling_params, stop_texts, wants_usage_event
@@ -80,7 +79,7 @@ def _params(body: CreateCompletionRequest, served: Served) -> "SamplingParams":
         max_tokens=max_tokens,
         top_logprobs=body.logprobs,
         prompt_logprobs=body.logprobs if body.echo else None,
-        grammar=None if body.grammar is None else checked_grammar(body.grammar),
+        grammar=body.grammar,
     )
 
 

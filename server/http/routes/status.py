@@ -23,6 +23,11 @@ async def ready(request: Request) -> JSONResponse:
     holder = request.app.state.holder
     is_ready = holder.status == "ready"
     served = Served(holder.runtime, request.app.state.settings, holder.created) if holder.runtime else None
-    body = Ready(status=holder.status, model=served.model_id if served else None, detail=holder.failure)
+    body = Ready(
+        status=holder.status,
+        model=served.model_id if served else None,
+        detail=holder.failure,
+        engine=holder.runtime.stats() if holder.runtime else None,
+    )
     headers = None if is_ready else {"retry-after": "1"}
     return JSONResponse(body.model_dump(), 200 if is_ready else 503, headers)

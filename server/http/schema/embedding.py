@@ -12,7 +12,7 @@ from .harmless import Harmless
 class CreateEmbeddingRequest(Harmless):
     """Texts to turn into vectors."""
 
-    model: Name
+    model: Name | None = None
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64 is of little-endian 32-bit floats."

@@ -48,7 +48,7 @@ class StreamOptions(RequestModel):
 class GenerationRequest(Harmless):
     """Parameters of every request that makes tokens. What is left out or null takes the model's default."""
 
-    model: Name = Field(description="The served model, as /v1/models names it.")
+    model: Name | None = Field(None, description="The served model, as /v1/models names it; may be left out.")
     stream: bool | None = Field(None, description="Answer as server-sent events.")
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = Field(None, description="The most tokens to make.")

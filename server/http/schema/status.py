@@ -32,3 +32,4 @@ class Ready(ResponseModel):
     status: Literal["loading", "ready", "draining", "failed"]
     model: str | None
     detail: str | None
+    engine: dict[str, int] | None

@@ -2,7 +2,7 @@
 
 import re
 
-from .errors import bad_request
+from .errors import RequestError
 
 MAX_DEPTH = 100
 MAX_COPIES = 5_000
@@ -17,10 +17,10 @@ def checked_grammar(grammar: str, param: str = "grammar") -> str:
     """The grammar, if it is neither too deep nor repeats too much. Whether it is right the engine says."""
     bare = _OPAQUE.sub('""', grammar)
     if _depth(bare) > MAX_DEPTH:
-        raise bad_request(f"{param} has more than {MAX_DEPTH} groups inside one another", param)
+        raise RequestError(f"{param} has more than {MAX_DEPTH} groups inside one another", param)
     counts = [int(number[:9]) for match in _COUNTS.finditer(bare) for number in re.findall(r"\d+", match[1])]
     if sum(counts) > MAX_COPIES or sum(counts) * len(grammar) > MAX_WORK:
-        raise bad_request(f"{param} repeats more than a grammar can expand: allow any number instead", param)
+        raise RequestError(f"{param} repeats more than a grammar can expand: allow any number instead", param)
     return grammar
 
 
