@@ -21,7 +21,7 @@ lint: $(VENV)/.installed-dev  ## style and types
 	$(BIN)/pyright
 
 bench: $(VENV)/.installed  ## speed against the raw replay; about ten minutes, on a machine that does nothing else
-	$(BIN)/tapster bench demo --ceiling --repeat 3 $(ARGS)
+	$(BIN)/tapster bench demo --ceiling --contended --repeat 3 --json bench.json $(ARGS)
 
 clean:  ## forget the environment and what was built
 	rm -rf $(VENV) build *.egg-info

@@ -16,6 +16,8 @@ from .target import Target
 
 ADAPTIVE = "adaptive"
 _SCENARIOS = ("single", "concurrent")
+HOPELESS = 3.0
+"""A setting this many times slower than the best is measured once: as many threads as cores can be 30 times slower."""
 
 # It also ends when its parent is gone or its time is up, whatever became of the benchmark.
 _SPIN = """
@@ -64,10 +66,18 @@ async def _measure_state(
         for scenario in _SCENARIOS:
             load = LOADS[scenario](f"{options.seed}/{state}/{scenario}/{repeat}")
             for name, target in targets.items():
+                if is_hopeless(walls_s[scenario], name):
+                    continue
                 say(f"contended: {state}, {scenario} {repeat + 1}/{options.repeat} ({name})")
                 await target.settle()
                 walls_s[scenario][name].append(wall_time_s((await run_load(target, load)).answers))
     return [compare(scenario, state, walls_s[scenario]) for scenario in _SCENARIOS]
+
+
+def is_hopeless(walls_s: dict[str, list[float]], name: str) -> bool:
+    """Whether a fixed setting has shown that it cannot be the best."""
+    best = min((min(values) for values in walls_s.values() if values), default=0.0)
+    return name != ADAPTIVE and bool(walls_s[name]) and min(walls_s[name]) > HOPELESS * best
 
 
 def compare(scenario: str, state: str, walls_s: dict[str, list[float]]) -> ContentionResult:

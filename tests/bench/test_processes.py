@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tapster.runtime.engines.llamacpp.threads import default_threads
-from tapster.server.bench.contention import busy_core, compare, measure_contention, thread_settings
+from tapster.server.bench.contention import busy_core, compare, is_hopeless, measure_contention, thread_settings
 from tapster.server.bench.exchange import TargetError
 from tapster.server.bench.options import BenchOptions
 from tapster.server.bench.own_server import free_port, own_server
@@ -62,6 +62,11 @@ def test_thread_settings() -> None:
 def test_contention_compares_with_the_best_fixed_setting() -> None:
     row = compare("single", "busy", {"adaptive": [2.2, 1.8], "--threads 1": [1.6, 1.6], "--threads 2": [9.0, 0.1]})
     assert (row.best_fixed, row.ratio) == ("--threads 1", pytest.approx(1.25))
+
+
+def test_a_hopeless_setting_is_measured_once_and_the_adaptive_one_always() -> None:
+    walls_s = {"adaptive": [9.0], "--threads 1": [1.6], "--threads 2": [9.0], "--threads 3": []}
+    assert [name for name in walls_s if is_hopeless(walls_s, name)] == ["--threads 2"]
 
 
 async def test_contention_measures_every_setting_in_both_states(

@@ -2,7 +2,7 @@
 
 import bisect
 
-GAP_FACTOR = 3.0
+GAP_FACTOR = 3.5
 """A step with prompt tokens may take this many times as long as one without."""
 MIN_CHUNK = 4
 _NEW = 0.3

@@ -81,9 +81,18 @@ class Worker(threading.Thread):
             log.exception("the engine failed")
             error = failure
         self._flush()
-        for job in self._embedder.jobs:
-            job.resolve(EngineError("the engine has stopped", is_shutdown=error is None))
         self._on_exit(error)
+        self._refuse_embeddings(EngineError("the engine has stopped", is_shutdown=error is None))
+
+    def _refuse_embeddings(self, reason: EngineError) -> None:
+        """Tell the embeddings that will never be made, those still in the mailbox too."""
+        jobs = list(self._embedder.jobs)
+        while not self._inbox.empty():
+            work = self._inbox.get()
+            if isinstance(work, EmbeddingJob):
+                jobs.append(work)
+        for job in jobs:
+            job.resolve(reason)
 
     def _has_work(self) -> bool:
         return bool(self._scheduler.running or self._scheduler.waiting or self._embedder.jobs)
