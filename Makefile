@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 all: $(VENV)/.installed
 
 run: $(VENV)/.installed  ## serve the demo model: an endpoint and a chat page on http://127.0.0.1:8000
-	$(BIN)/tapster serve demo
+	$(BIN)/tapster serve demo $(ARGS)
 
 test: $(VENV)/.installed-dev  ## every test (the browser's are skipped without Chromium)
 	$(BIN)/python -m pytest $(ARGS)
@@ -29,7 +29,7 @@ clean:  ## forget the environment and what was built
 # Dependencies change rarely and the sources often, so they are installed apart; llama.cpp is compiled once.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("tapster needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo 'Debian needs: apt install python3-venv' >&2; exit 1; }
 	@echo "installing the dependencies; llama.cpp is compiled, which takes some minutes the first time"
 	$(PIP) install -c constraints.txt 'setuptools>=77' wheel
 	$(PIP) install -c constraints.txt '.[demo]'

@@ -146,6 +146,10 @@ class Runtime:
         """Call back on the event loop when the engine fails."""
         self.engine.on_failure(callback)
 
+    def abort(self) -> None:
+        """End every request that waits or runs with an EngineError that says so."""
+        self.engine.abort()
+
     def close(self) -> None:
         """Stop the engine and free the model."""
         self.engine.close()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..runtime.errors import TapsterError
+from ..runtime.errors import EngineError, TapsterError
 
 COMMANDS = {
     "serve": "answer on an OpenAI-compatible endpoint and a chat page",
@@ -15,6 +15,7 @@ COMMANDS = {
     "inspect": "show what a model is, how it stops, and what is wrong with it",
     "bench": "measure a server or a model under load",
 }
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         return _module(args.command).run(args)
+    except EngineError as error:
+        sys.stderr.write(f"tapster: {error}\n")
+        return EXIT_FAILED
     except TapsterError as error:
         sys.stderr.write(f"tapster: {error}\n")
         return EXIT_USAGE

@@ -1,7 +1,10 @@
 """A serving process from start to end: the socket first, the model beside the imports, the page last."""
 
 import asyncio
+import errno
 import logging
+import math
+import os
 import signal
 import socket
 import sys
@@ -10,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.errors import ConfigError, EngineError, TapsterError
+from ..runtime.errors import ConfigError, EngineError
 from ..runtime.profile import ModelProfile, load_profile
 from ..runtime.resolve import resolve_model
 from .http.settings import HttpSettings
@@ -24,6 +27,10 @@ log = logging.getLogger(__name__)
 SWITCH_INTERVAL_S = 0.0005
 """How long one thread may keep Python to itself while another waits: the engine's thread should not wait 5 ms."""
 _ENGINE_FAILED = 1
+_INTERRUPTED = 130
+_DRAIN_POLL_S = 0.05
+_LAST_WRITES_S = 5
+"""How long connections get to send what has been written for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class Address:
             family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
             return socket.create_server((self.host, self.port), family=family, backlog=1024)
         except (OSError, OverflowError) as error:
-            reason = "it is in use" if isinstance(error, OSError) and error.errno == 98 else str(error)
+            reason = "it is in use" if isinstance(error, OSError) and error.errno == errno.EADDRINUSE else str(error)
             raise ConfigError(
                 f"cannot listen on {self.host} port {self.port}: {reason}; choose another with --host and --port"
             ) from error
@@ -61,6 +68,8 @@ def serve(
     What can be known without loading is checked first, so that bad input ends with ModelError or ConfigError before
     anything listens for long. The engine loads in a thread while this one imports the HTTP stack.
     """
+    if not 0 <= drain_s < math.inf:
+        raise ConfigError(f"--drain-s must be a number of seconds of at least 0, not {drain_s:g}")
     profile = load_profile(resolve_model(model), chat_template=chat_template)
     listener = address.bind()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -70,7 +79,7 @@ def serve(
 
     holder = ModelHolder()
     app = create_app(holder, http)
-    server = _server(app, drain_s)
+    server = _server(app)
     service = _Service(server, holder, loading, announce, drain_s)
     if has_page:
         from .page.mount import attach_page
@@ -138,8 +147,9 @@ class _Service:
         self._loading = loading
         self._announce = announce
         self._drain_s = drain_s
-        self._load_error: TapsterError | None = None
+        self._load_error: BaseException | None = None
         self._engine_error: EngineError | None = None
+        self._is_draining = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, listener: socket.socket) -> None:
@@ -160,7 +170,7 @@ class _Service:
     async def _get_ready(self, listener: socket.socket) -> None:
         try:
             await asyncio.to_thread(self._holder.load, self._loading.wait)
-        except TapsterError as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by ``exit_status``
             self._load_error = error
             self._server.should_exit = True
             return
@@ -176,12 +186,25 @@ class _Service:
             await self.page.open(self._holder.require, api_keys=self.page_keys)
 
     def _on_signal(self) -> None:
-        """The first asks for a drain, the second ends at once."""
-        if self._server.should_exit:
-            self._server.force_exit = True
-            return
-        log.info("shutting down: running requests have %g s to finish", self._drain_s)
+        """The first asks for a drain, the second ends at once; while the model loads there is nothing to drain."""
+        if self._holder.status == "loading":
+            os._exit(0)
+        if self._is_draining:
+            os._exit(_INTERRUPTED)
+        self._is_draining = True
+        log.info("running requests have %g s to finish; another signal ends at once", self._drain_s)
         self._holder.drain()
+        self._spawn(self._drain())
+
+    async def _drain(self) -> None:
+        """Go on listening, and refusing, until what runs has ended or its time is over."""
+        runtime, loop = self._holder.runtime, asyncio.get_running_loop()
+        end = loop.time() + self._drain_s
+        while runtime and (stats := runtime.stats())["running"] + stats["waiting"] > 0:
+            if loop.time() >= end:
+                runtime.abort()
+                break
+            await asyncio.sleep(min(_DRAIN_POLL_S, max(0.0, end - loop.time())))
         self._server.should_exit = True
 
     def _on_engine_failure(self, error: EngineError) -> None:
@@ -196,7 +219,7 @@ class _Service:
         task.add_done_callback(self._tasks.discard)
 
 
-def _server(app: Any, drain_s: float) -> Any:
+def _server(app: Any) -> Any:
     import contextlib
     from collections.abc import Iterator
 
@@ -217,7 +240,7 @@ def _server(app: Any, drain_s: float) -> Any:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=max(0, round(drain_s)),
+        timeout_graceful_shutdown=_LAST_WRITES_S,
         timeout_keep_alive=75,
     )
     return Server(config)

@@ -1,6 +1,7 @@
 """Models that the tests share: the real demo model, and a tiny one of random weights with an awkward vocabulary."""
 
 import importlib.util
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 from tiny_gguf import write_tiny_gguf
 
 from tapster.runtime.runtime import Runtime
+
+# A shell that runs the tests in the background ignores Ctrl-C for all that they start; the tests send it on purpose.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def demo_path() -> Path | None:

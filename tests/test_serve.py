@@ -40,7 +40,7 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     try:
         assert process.stderr
         line = process.stderr.readline()
-        assert " answers on " in line, line + process.stderr.read()
+        assert " answers on " in line, line
         yield process, line.split(" answers on ")[1].strip().removesuffix("/v1")
     finally:
         process.kill()
@@ -117,23 +117,34 @@ def test_sigterm_lets_running_requests_finish(tiny_model: Path) -> None:
         assert results[0].json()["usage"]["completion_tokens"] == 400
 
 
-def test_a_drain_ends_when_its_time_is_over(tiny_model: Path) -> None:
-    with serving(str(tiny_model), "--context", "8192", "--drain-s", "1") as (process, url):
-        thread, _ = in_background(lambda: long_answer(url, 8000))
+@pytest.fixture(scope="module")
+def patient_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with room for answers that take longer than a test."""
+    return write_tiny_gguf(tmp_path_factory.mktemp("patient") / "patient.gguf", context=8192)
+
+
+def test_a_drain_refuses_new_requests_and_ends_when_its_time_is_over(patient_model: Path) -> None:
+    with serving(str(patient_model), "--drain-s", "1") as (process, url):
+        thread, results = in_background(lambda: long_answer(url, 8000))
         wait_until_running(url)
         process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        refusal = long_answer(url, 1)
+        assert (refusal.status_code, refusal.json()["error"]["code"]) == (503, "shutting_down")
         assert process.wait(LIMIT_S) == 0
         thread.join()
+        assert results[0].status_code == 503
+        assert "shutting down" in results[0].json()["error"]["message"]
 
 
-def test_a_second_signal_ends_at_once(tiny_model: Path) -> None:
-    with serving(str(tiny_model), "--context", "8192", "--drain-s", "600") as (process, url):
+def test_a_second_signal_ends_at_once(patient_model: Path) -> None:
+    with serving(str(patient_model), "--drain-s", "600") as (process, url):
         thread, _ = in_background(lambda: long_answer(url, 8000))
         wait_until_running(url)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
-        process.wait(LIMIT_S)
+        assert process.wait(LIMIT_S) == 130
         thread.join()
 
 

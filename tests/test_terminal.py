@@ -54,9 +54,9 @@ def test_retry_and_undo_take_the_last_answer_back() -> None:
 def test_settings_are_checked() -> None:
     session = ChatSession()
     execute("/set temperature 0.5", session)
-    execute("/set stop \\n\\n", session)
+    execute("/set stop é\\n\\n", session)
     assert session.sampling() == {"temperature": 0.5}
-    assert session.stops() == ["\n\n"]
+    assert session.stops() == ["é\n\n"]
     execute("/set temperature", session)
     assert session.sampling() == {}
     for line in (

@@ -117,6 +117,10 @@ class Engine(Protocol):
         """Call back on the event loop when the engine fails."""
         ...
 
+    def abort(self) -> None:
+        """End everything that waits or runs with an EngineError that says the engine is shutting down."""
+        ...
+
     def close(self) -> None:
         """Stop the engine and free the model. Running sequences end with EngineError."""
         ...

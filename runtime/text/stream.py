@@ -136,7 +136,8 @@ class TextStream:
         reasoning_end = self._scanner.reasoning_end
         if reasoning_end is None and self._scanner.channel is Channel.REASONING:
             reasoning_end = cut
-        self.usage.completion_tokens = bisect_left(self._starts, cut)
+        whole = bisect_right(self._ends, cut if self._scanner.match is None else self._scanner.match.start)
+        self.usage.completion_tokens = max(whole, bisect_left(self._starts, cut))
         self.usage.reasoning_tokens = bisect_left(self._starts, min(reasoning_end or 0, cut))
 
     def _delta(self, segments: list[Segment], num_tokens: int, *, is_last: bool = False) -> Delta | None:

@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass, field
+from math import inf
 
 from ...runtime.errors import ConfigError
 
@@ -41,7 +42,7 @@ class BenchOptions:
         for name, value in (("--repeat", self.repeat), ("--replay-threads", self.replay_threads or 1)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
-        if self.timeout_s <= 0:
+        if not (0 < self.timeout_s < inf):
             raise ConfigError(f"--timeout-s must be more than 0, not {self.timeout_s:g}")
         if self.is_url:
             self._check_url_options()

@@ -41,7 +41,9 @@ def run(args: argparse.Namespace) -> int:
     configure_logging("warning")
     session = ChatSession(system=args.system, shows_stats=args.stats)
     for setting in args.set:
-        name, _, value = setting.partition("=")
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes NAME=VALUE, not {setting!r}")
         session.set(name, value)
     runtime = Runtime.open(args.model, chat_template=args.chat_template, config=engine_config(args))
     try:
@@ -110,6 +112,10 @@ class _Chat:
             raise
         except KeyboardInterrupt:
             sys.stdout.write(f"{PLAIN if self._is_terminal else ''}\n")
+            if not self._session.messages[-1]["content"]:
+                del self._session.messages[before:]
+            if not sys.stdin.isatty():
+                raise
 
     async def _answer(self) -> None:
         session = self._session

@@ -37,7 +37,9 @@ _PLAIN_WIDTH = 150
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a .gguf file, a folder, org/name[:QUANT] or demo")
+    parser.add_argument(
+        "model", nargs="?", default="demo", metavar="MODEL", help="a .gguf file, a folder, org/name[:QUANT] or demo"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--chat-template", metavar="NAME|FILE", help="a template to use instead of the model's own")
 

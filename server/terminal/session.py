@@ -60,7 +60,7 @@ class ChatSession:
             self.settings.pop(name, None)
             return
         try:
-            converted: Any = value.encode().decode("unicode_escape") if convert is str else convert(value)
+            converted: Any = unescaped(value) if convert is str else convert(value)
             if name != "stop":
                 replace(SamplingParams(), **{name: converted})
         except (ValueError, RequestError) as error:
@@ -86,6 +86,11 @@ class ChatSession:
             raise ConfigError(f"{path} is not a list of messages with role and content")
         self.system = next((m["content"] for m in messages if m["role"] == "system"), None)
         self.messages = [m for m in messages if m["role"] != "system"]
+
+
+def unescaped(text: str) -> str:
+    """Reads ``\\n`` and the like as the characters they stand for. ValueError when it is no escape."""
+    return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
 
 
 def _is_message(message: object) -> bool:

@@ -336,3 +336,43 @@ def test_a_grammar_that_would_hang_or_crash_the_parser_is_refused(grammar: str) 
 async def test_a_huge_penalty_window_takes_no_more_memory_than_the_context(tiny: LlamaCppEngine) -> None:
     params = SamplingParams(max_tokens=2, repeat_penalty=1.1, penalty_last_n=2**31 - 1)
     assert await run(tiny, [5, 6], params)
+
+
+@pytest.mark.parametrize("grammar", ['root ::= "Hello"', "root ::= [^\\x00-\\U0010FFFF]"])
+async def test_a_grammar_that_allows_nothing_more_ends_the_answer(tiny: LlamaCppEngine, grammar: str) -> None:
+    """Where llama.cpp itself would end the process: no token is allowed, and end of generation is forbidden."""
+    generation = tiny.generate([5], SamplingParams(max_tokens=9, grammar=grammar, ignore_eog=True))
+    made = b"".join([tiny.tokenizer.piece(token.id) async for token in generation])
+    assert made == b"Hello" or "Hello" not in grammar
+    assert generation.finish_reason in ("eog", "length")
+    assert tiny.failed is None
+
+
+async def test_a_closed_engine_refuses_instead_of_crashing(tiny_model: Path) -> None:
+    engine = LlamaCppEngine(tiny_model)
+    engine.close()
+    with pytest.raises(EngineError, match="stopped"):
+        engine.tokenizer.encode("Hello")
+    with pytest.raises(EngineError, match="stopped"):
+        await engine.embed([5])
+
+
+def test_an_engine_outlives_the_event_loop_of_a_cancelled_request(tiny_model: Path) -> None:
+    engine = LlamaCppEngine(tiny_model)
+
+    async def begin_and_leave() -> None:
+        await anext(engine.generate([5], SamplingParams(max_tokens=400, ignore_eog=True)))
+
+    async def finish() -> int:
+        return len(await run(engine, [6], SamplingParams(max_tokens=5, ignore_eog=True)))
+
+    asyncio.run(begin_and_leave())
+    assert asyncio.run(finish()) == 5
+    engine.close()
+
+
+def test_a_cache_larger_than_the_memory_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match="lower --cells or --context"):
+        LlamaCppEngine(tiny_model, LlamaCppConfig(cells=2**31 - 1))
+    with pytest.raises(ConfigError, match="--cells 64 holds less than one context"):
+        LlamaCppEngine(tiny_model, LlamaCppConfig(cells=64))

@@ -20,10 +20,10 @@ def test_blank_fields_leave_the_defaults() -> None:
 
 def test_fields_override_the_defaults() -> None:
     settings = Settings(
-        temperature="0", top_p="0.5", top_k="3", min_p=".1", max_tokens=" 16 ", seed="4294967295", system="x", stop="y"
+        temperature="0", top_p="0.5", top_k="3", min_p=".1", max_tokens=" 16 ", seed="4294967294", system="x", stop="y"
     )
     assert settings.params(_defaults) == SamplingParams(
-        temperature=0.0, top_p=0.5, top_k=3, min_p=0.1, max_tokens=16, seed=4294967295
+        temperature=0.0, top_p=0.5, top_k=3, min_p=0.1, max_tokens=16, seed=4294967294
     )
 
 
@@ -34,7 +34,7 @@ def test_fields_override_the_defaults() -> None:
         ("temperature", "nan", "temperature must be between 0 and 100, not nan"),
         ("top_k", "1.5", "top_k must be a whole number, not '1.5'"),
         ("max_tokens", "-1", "max_tokens must be at least 0, not -1"),
-        ("seed", "4294967296", "seed must be between 0 and 4294967295, not 4294967296"),
+        ("seed", "4294967295", "seed must be between 0 and 4294967294, not 4294967295"),
     ],
 )
 def test_a_field_that_makes_no_sense_is_named(field: str, text: str, message: str) -> None:

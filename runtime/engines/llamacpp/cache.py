@@ -22,7 +22,7 @@ class CellCache:
 
     def __init__(self, context: LlamaContext, max_seqs: int, *, is_shareable: bool, most_parked: int) -> None:
         self._context = context
-        self._is_shareable = is_shareable
+        self.is_shareable = is_shareable
         self._tree = PrefixTree()
         self._parked = ParkedPrefixes(most_parked)
         self._free_ids = list(range(max_seqs - 1, -1, -1))
@@ -53,6 +53,10 @@ class CellCache:
         """How many of the first ``limit`` tokens are in the cache or parked."""
         return max(self._tree.match(ids, limit)[0], self._parked.match(ids, limit)[0])
 
+    def held(self, ids: list[int], limit: int, running: Iterable[int]) -> int:
+        """How many of the first ``limit`` tokens are in cells that running sequences hold anyway."""
+        return self._tree.match(ids, limit, set(running))[0]
+
     def open(self, ids: list[int] | None = None, limit: int = 0) -> tuple[int, int]:
         """Take a sequence id, with the longest known prefix of ``ids[:limit]``. Returns the id and its length."""
         length, owner = self._tree.match(ids, limit) if ids else (0, None)
@@ -76,7 +80,7 @@ class CellCache:
 
     def register(self, seq_id: int, ids: list[int], length: int) -> None:
         """Make ``ids[:length]``, which the sequence has computed, known to later prompts. Duplicates are shared."""
-        if not self._is_shareable:
+        if not self.is_shareable:
             return
         self.private -= length - self._tree.length(seq_id)
         for double in self._tree.extend(seq_id, ids, length):
@@ -85,7 +89,7 @@ class CellCache:
 
     def finish(self, seq_id: int, ids: list[int], computed: int, keep: int) -> None:
         """Keep the first ``keep`` of a finished sequence's ``computed`` tokens as an idle prefix; free the rest."""
-        if not self._is_shareable:
+        if not self.is_shareable:
             self.discard(seq_id, computed)
             return
         keep = max(self._tree.length(seq_id), min(keep, computed))

@@ -40,6 +40,8 @@ class LlamaCppConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+            if value is not None and value >= 2**31:
+                raise ConfigError(f"--{name.replace('_', '-')} must be less than {2**31}, not {value}")
         if self.max_parallel > 64:
             raise ConfigError(f"--max-parallel must be at most 64, not {self.max_parallel}")
         if self.batch_tokens < self.max_parallel:
@@ -53,4 +55,9 @@ class LlamaCppConfig:
 
     def num_cells(self, context_length: int) -> int:
         """Size of the cache in tokens; a full context always fits."""
+        if self.cells is not None and self.cells < context_length:
+            raise ConfigError(
+                f"--cells {self.cells} holds less than one context of {context_length} tokens: raise it, or lower "
+                "--context"
+            )
         return max(self.cells or DEFAULT_CONTEXT, context_length)

@@ -26,8 +26,8 @@ class Embedder:
         self._pooling = pooling
         self._batch = Batch(CHUNK)
 
-    def step(self) -> None:
-        """Compute the next chunk of the oldest text; a full cache leaves it for later."""
+    def step(self, budget: int) -> None:
+        """Compute at most ``budget`` more tokens of the oldest text; a full cache leaves it for later."""
         if not self.jobs:
             return
         job = self.jobs[0]
@@ -36,7 +36,7 @@ class Embedder:
             return
         if job.seq_id is None:
             job.seq_id, _ = self._cache.open()
-        count = min(CHUNK, len(job.ids) - job.num_computed, self._cache.reserve(CHUNK))
+        count = min(CHUNK, budget, len(job.ids) - job.num_computed, self._cache.reserve(CHUNK))
         if count > 0:
             self._decode(job, job.seq_id, count)
             if job.num_computed == len(job.ids):

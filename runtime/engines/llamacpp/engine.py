@@ -3,7 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from ...errors import ContextOverflow, EngineError, ModelError, Overloaded, RequestError
 from ...sampling import SamplingParams
@@ -47,13 +50,17 @@ class LlamaCppEngine:
 
     def _start(self, path: Path, config: LlamaCppConfig, pooling: int | None) -> None:
         lib, model = self._lib, self._model
+        self.tokenizer = LlamaTokenizer(model)
         if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
             raise ModelError(f"{path} is an encoder: it cannot generate, and tapster serves generative models")
-        self.tokenizer = LlamaTokenizer(model)
-        context_length = config.context_length(lib.llama_model_n_ctx_train(model))
+        trained = lib.llama_model_n_ctx_train(model)
+        context_length = config.context_length(trained)
+        if trained and context_length > trained:
+            log.warning("--context %d is more than the %d tokens the model was trained for", context_length, trained)
         is_shareable = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
         max_seqs = config.max_parallel + 1 + (_KEPT_PREFIXES if is_shareable else 0)
         threads = config.threads or default_threads()
+        self._check_memory(config.num_cells(context_length))
         self._context = context = LlamaContext(
             model,
             cells=config.num_cells(context_length),
@@ -82,7 +89,7 @@ class LlamaCppEngine:
         self._outbox: list[LlamaSequence] = []
         self._gather_until = 0.0
         self._flush_handle: asyncio.TimerHandle | None = None
-        self._num_open = 0
+        self._num_open = self._num_embeddings = 0
         self._exit_error: EngineError | None = None
         self._failure_callbacks: list[Callable[[EngineError], None]] = []
         self._worker = Worker(
@@ -95,11 +102,24 @@ class LlamaCppEngine:
         self.scheduler.sink = self._worker
         self._worker.start()
 
+    def _check_memory(self, cells: int) -> None:
+        """Refuse a cache that cannot fit, instead of being killed for it. Keys and values are 16 bit."""
+        lib, model = self._lib, self._model
+        heads = max(1, lib.llama_model_n_head(model))
+        width = lib.llama_model_n_embd(model) // heads * lib.llama_model_n_head_kv(model)
+        needed = cells * lib.llama_model_n_layer(model) * 2 * width * 2
+        free = psutil.virtual_memory().available
+        if needed > free:
+            raise ModelError(
+                f"a cache of {cells} tokens takes {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: "
+                "lower --cells or --context"
+            )
+
     def stats(self) -> dict[str, int]:
         """See ``engines.base.Engine.stats``. A snapshot without locks: counts may be a step apart."""
         return {
             "running": len(self.scheduler.running),
-            "waiting": self._num_open - len(self.scheduler.running),
+            "waiting": self._num_open + self._num_embeddings - len(self.scheduler.running),
             "preempted": self.scheduler.num_preempted,
             "cells_used": self.cache.used,
             "cells_total": self.cache.total,
@@ -117,16 +137,18 @@ class LlamaCppEngine:
         """Call back on the event loop when the engine's thread fails."""
         self._failure_callbacks.append(callback)
 
+    def abort(self) -> None:
+        """End everything that waits or runs with an EngineError that says the engine is shutting down."""
+        reason = EngineError("the server is shutting down", is_shutdown=True)
+        for generation in list(self._generations):
+            generation.abort(reason)
+
     def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> LlamaGeneration:
         """See ``engines.base.Engine.generate``."""
         loop = self._bind()
         prompt = list(prompt_ids)
         self._check_prompt(prompt, params)
-        if self._num_open >= self._config.max_parallel + self._config.max_waiting:
-            raise Overloaded(
-                f"{self._num_open} requests are running or waiting, which is all that --max-parallel "
-                f"{self._config.max_parallel} and --max-waiting {self._config.max_waiting} allow: try again later"
-            )
+        self._check_queue()
         sampler = Sampler(params, self.tokenizer, self.capabilities.context_length)
         room = self.capabilities.context_length - len(prompt)
         max_new = room if params.max_tokens is None else min(params.max_tokens, room)
@@ -144,18 +166,23 @@ class LlamaCppEngine:
         self._check_ids(list(ids), "input")
         if len(ids) > self.capabilities.context_length:
             raise ContextOverflow(len(ids), self.capabilities.context_length, param="input")
+        self._check_queue()
         future: asyncio.Future[list[float]] = loop.create_future()
 
         def resolve(result: list[float] | Exception) -> None:
-            loop.call_soon_threadsafe(_settle, future, result)
+            with suppress(RuntimeError):  # the loop has closed, and nobody waits any more
+                loop.call_soon_threadsafe(_settle, future, result)
 
         job = EmbeddingJob(ids, resolve)
-        self._worker.submit(job)
+        self._num_embeddings += 1
         try:
+            self._worker.submit(job)
+            if self._exit_error:
+                raise self._exit_error
             return await future
-        except asyncio.CancelledError:
+        finally:
             job.is_cancelled = True
-            raise
+            self._num_embeddings -= 1
 
     def close(self) -> None:
         """Stop after the current step and free the model."""
@@ -169,6 +196,7 @@ class LlamaCppEngine:
             self._context.close()
             self._context = None
         if self._model:
+            self.tokenizer.handle = None
             self._lib.llama_model_free(self._model)
             self._model = None
 
@@ -178,9 +206,28 @@ class LlamaCppEngine:
             raise self._exit_error
         loop = asyncio.get_running_loop()
         if self._worker.loop is not loop:
-            assert not self._num_open, "an engine serves one event loop at a time"
+            if self._num_open and self._worker.loop is not None and not self._worker.loop.is_closed():
+                raise EngineError("the engine serves one event loop at a time, and another one is using it")
+            self._forget_all()
             self._worker.loop = loop
         return loop
+
+    def _forget_all(self) -> None:
+        """The loop they lived on is closed: nobody waits for these sequences any more."""
+        for generation in self._generations:
+            generation.abandon()
+        for seq in self._outbox:
+            seq.sampler.close()
+        self._generations.clear()
+        self._outbox, self._flush_handle, self._num_open = [], None, 0
+
+    def _check_queue(self) -> None:
+        num_open = self._num_open + self._num_embeddings
+        if num_open >= self._config.max_parallel + self._config.max_waiting:
+            raise Overloaded(
+                f"{num_open} requests are running or waiting, which is all that --max-parallel "
+                f"{self._config.max_parallel} and --max-waiting {self._config.max_waiting} allow: try again later"
+            )
 
     def _check_prompt(self, prompt: list[int], params: SamplingParams) -> None:
         self._check_ids(prompt, "prompt")
@@ -224,8 +271,9 @@ class LlamaCppEngine:
         seq.cancelled_at = len(seq.prompt) + keep_tokens
 
     def _on_ended(self, generations: list[LlamaGeneration]) -> None:
-        self._num_open -= len(generations)
-        self._generations.difference_update(generations)
+        known = self._generations.intersection(generations)
+        self._num_open -= len(known)
+        self._generations -= known
 
     def _on_worker_exit(self, error: Exception | None) -> None:
         """Runs on the worker's thread when it ends."""

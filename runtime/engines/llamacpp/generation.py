@@ -44,9 +44,23 @@ class LlamaGeneration:
         self._on_cancel(self.num_delivered if keep_tokens is None else keep_tokens)
         self._wake()
 
+    def abort(self, error: EngineError) -> None:
+        """End with an error, and free the sequence."""
+        if not self.finish_reason and not self._error:
+            self._error = error
+            self._tokens.clear()
+            self._on_cancel(self.num_delivered)
+            self._wake()
+
+    def abandon(self) -> None:
+        """Free the sequence; nobody is listening."""
+        if not self.finish_reason:
+            self.finish_reason = "cancelled"
+            self._on_cancel(self.num_delivered)
+
     def push(self, token: Token | None, finish: str | None) -> None:
         """The engine delivers a token, the end, or both. Ignored after a cancel."""
-        if self.finish_reason:
+        if self.finish_reason or self._error:
             return
         if token is not None:
             self._tokens.append(token)

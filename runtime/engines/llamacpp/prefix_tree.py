@@ -43,10 +43,15 @@ class PrefixTree:
         """Number of tokens registered for a sequence; 0 when it is unknown."""
         return self._lengths.get(seq_id, 0)
 
-    def match(self, ids: Sequence[int], limit: int) -> tuple[int, int | None]:
-        """Length of the longest cached prefix of ``ids[:limit]``, and a sequence that holds it."""
+    def match(self, ids: Sequence[int], limit: int, among: set[int] | None = None) -> tuple[int, int | None]:
+        """Length of the longest cached prefix of ``ids[:limit]``, and a sequence that holds it.
+
+        With ``among``, only prefixes that one of these sequences holds count.
+        """
         node, depth, owner = self._root, 0, None
         while depth < limit and (child := node.children.get(ids[depth])) is not None:
+            if among is not None and child.holders.isdisjoint(among):
+                break
             same = common_prefix(child.tokens, 0, ids, depth, limit - depth)
             depth += same
             owner = next(iter(child.holders))

@@ -47,15 +47,20 @@ class Sampler:
         """Whether the choice is the row's maximum and nothing else."""
         return self._chain is None and not self._forbidden
 
-    def sample(self, logits: np.ndarray) -> int:
-        """The next token for a row of logits, float32 of shape (vocab,). The row is written to."""
+    def sample(self, logits: np.ndarray) -> int | None:
+        """The next token for a row of logits, float32 of shape (vocab,). The row is written to.
+
+        None when the grammar allows no token at all: llama.cpp would end the process on accepting one.
+        """
         if self._forbidden:
             logits[self._forbidden] = -np.inf
         if self._chain is None:
             return int(logits.argmax())
         token = self._choose(logits, use_grammar=False)
-        if self._grammar and not self._grammar_allows(token):
+        if self._grammar and (token is None or not self._grammar_allows(token)):
             token = self._choose(logits, use_grammar=True)
+        if token is None:
+            return None
         if self._grammar:
             self._lib.llama_sampler_accept(self._grammar, token)
         self._lib.llama_sampler_accept(self._chain, token)
@@ -96,13 +101,15 @@ class Sampler:
         seed = params.seed if params.seed is not None else random.randint(0, MAX_SEED)
         yield lib.llama_sampler_init_dist(seed)
 
-    def _choose(self, logits: np.ndarray, use_grammar: bool) -> int:
+    def _choose(self, logits: np.ndarray, use_grammar: bool) -> int | None:
         candidates = np.empty(len(logits), _CANDIDATE)
         candidates["id"] = np.arange(len(logits), dtype=np.int32)
         candidates["logit"] = logits
         array = self._array(candidates)
         if use_grammar:
             self._lib.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        if not np.isfinite(candidates["logit"]).any():
+            return None
         self._lib.llama_sampler_apply(self._chain, ctypes.byref(array))
         return int(array.data[array.selected].id)
 

@@ -26,7 +26,7 @@ from .threads import FixedThreads, ThreadTuner
 log = logging.getLogger(__name__)
 
 SCORE_CHUNK = 64
-"""Prompt tokens whose logits are held at once: 64 rows of a 50,000-token vocabulary are 13 MB."""
+"""Prompt tokens of one sequence whose logits are held at once: 64 rows of a 50,000-token vocabulary are 13 MB."""
 WORTH_WAITING = 16
 """A prompt waits for another that is being computed when at least this many more tokens will be shared."""
 HEADROOM = 32
@@ -83,6 +83,10 @@ class Scheduler:
         if plan:
             self._decode(plan)
 
+    def side_budget(self, most: int) -> int:
+        """How many tokens something beside the running sequences may compute in a step."""
+        return self._pacer.prefill_budget(len(self.running), 1, most)
+
     def tidy(self) -> bool:
         """Use a moment without work: free one idle prefix's cells. Returns whether there may be more to do."""
         return self._cache.park_one((), spare_latest=True)
@@ -105,7 +109,8 @@ class Scheduler:
             cached = self._cache.match(seq.tokens, limit)
             if self._is_worth_waiting(seq, cached, limit):
                 continue
-            if self.running and len(seq.tokens) - cached > self._room_for_prompts():
+            held = self._cache.held(seq.tokens, limit, self._running_ids())
+            if self.running and len(seq.tokens) - held > self._room_for_prompts():
                 return
             self.waiting.remove(seq)
             seq.seq_id, seq.num_computed = self._cache.open(seq.tokens, limit)
@@ -115,6 +120,8 @@ class Scheduler:
 
     def _is_worth_waiting(self, seq: LlamaSequence, cached: int, limit: int) -> bool:
         """Whether a running prefill will soon have put more of this prompt into the cache."""
+        if not self._cache.is_shareable:
+            return False
         for other in self.running:
             if other.pending > 1 and not seq.is_scoring:
                 shared = common_prefix(other.tokens, 0, seq.tokens, 0, limit)
@@ -221,6 +228,10 @@ class Scheduler:
         wanted = seq.params.top_logprobs
         logprobs = log_softmax(logits) if wanted is not None else None
         token_id = seq.sampler.sample(logits)
+        if token_id is None:
+            self._finish(seq, keep=len(seq.tokens))
+            self.sink.ended(seq, "eog")
+            return
         is_eog = token_id in self._eog_ids
         token = Token(
             token_id,

@@ -108,8 +108,11 @@ class ThreadTuner:
         most: int,
         other_load: Callable[[], float | None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        cores: int | None = None,
     ) -> None:
         self.most = self.current = most
+        self._cores = cores or psutil.cpu_count() or most
         self._other_load = other_load if other_load is not None else OtherLoad()
         self._clock = clock
         self._recent: dict[tuple[int, Key], deque[float]] = {}
@@ -123,7 +126,7 @@ class ThreadTuner:
         """The engine was idle and has work again: what others used meanwhile says where to begin."""
         others = self._other_load()
         if others is not None:
-            self.current = max(1, self.most - round(others))
+            self.current = max(1, min(self.most, round(self._cores - others)))
             self._was_crowded = self.current < self.most
         self._trial = None
 
@@ -160,16 +163,14 @@ class ThreadTuner:
     def _is_core_free(self) -> bool:
         """Whether other processes have just stopped using a core that one more thread could have."""
         others = self._other_load()
-        is_crowded = others is None or self.most - others < self.current + 0.7
+        is_crowded = others is None or self._cores - others < self.current + 0.7
         freed = self._was_crowded and not is_crowded
         self._was_crowded = is_crowded
         return freed
 
     def _judge(self, trial: "_Trial", key: Key, cost: float, step_s: float) -> None:
         if key != trial.key:
-            trial.other_shapes += 1
-            if trial.other_shapes > TRIAL_STEPS:
-                self._trial = None
+            self._bear_other_shape(trial, key, cost, step_s)
             return
         trial.costs.append(cost)
         trial.lost_s += max(0.0, step_s * (1 - trial.cost_before / cost))
@@ -178,15 +179,28 @@ class ThreadTuner:
         self._settle(trial, trial.threads - self.current)
 
     def _settle(self, trial: "_Trial", direction: int) -> None:
-        now = self._clock()
         self._trial = None
         if median(trial.costs) < BETTER * trial.cost_before:
             self.current = trial.threads
             self._usual.clear()
             self._wait_s = {-1: _FIRST_WAIT_S, 1: _FIRST_WAIT_S}
-            self._not_before[-direction] = now + _FIRST_WAIT_S
+            self._not_before[-direction] = self._clock() + _FIRST_WAIT_S
             return
         self._usual[self.current, trial.key] = trial.cost_before
+        self._lose(trial, direction)
+
+    def _bear_other_shape(self, trial: "_Trial", key: Key, cost: float, step_s: float) -> None:
+        """A step that cannot be compared with the trial's first, but costs time all the same."""
+        usual = self._usual.get((self.current, key), cost)
+        trial.other_shapes += 1
+        trial.lost_s += max(0.0, step_s * (1 - usual / cost))
+        if cost >= 2 * usual * (1 + 1e-9) or trial.other_shapes > TRIAL_STEPS:
+            self._trial = None
+            self._lose(trial, trial.threads - self.current)
+
+    def _lose(self, trial: "_Trial", direction: int) -> None:
+        """Wait before the next trial in this direction, in proportion to what this one cost."""
+        now = self._clock()
         wait_s = max(self._wait_s[direction], trial.lost_s / TRIAL_SHARE)
         self._not_before[direction] = now + wait_s
         self._wait_s[direction] = min(2 * wait_s, _LONGEST_WAIT_S)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ...errors import EngineError
 from ..base import Token
-from .embedder import Embedder
+from .embedder import CHUNK, Embedder
 from .generation import LlamaGeneration
 from .scheduler import Scheduler
 from .sequence import EmbeddingJob, LlamaSequence
@@ -74,7 +74,7 @@ class Worker(threading.Thread):
         try:
             while self._receive():
                 self._scheduler.step(self._flush)
-                self._embedder.step()
+                self._embedder.step(self._scheduler.side_budget(CHUNK))
                 if not self._has_work():
                     self._flush()
         except Exception as failure:
@@ -82,17 +82,22 @@ class Worker(threading.Thread):
             error = failure
         self._flush()
         self._on_exit(error)
-        self._refuse_embeddings(EngineError("the engine has stopped", is_shutdown=error is None))
+        self._let_go(EngineError("the engine has stopped", is_shutdown=error is None))
 
-    def _refuse_embeddings(self, reason: EngineError) -> None:
-        """Tell the embeddings that will never be made, those still in the mailbox too."""
+    def _let_go(self, reason: EngineError) -> None:
+        """Tell the embeddings that will never be made and free the samplers, those still in the mailbox too."""
         jobs = list(self._embedder.jobs)
+        sequences = [*self._scheduler.running, *self._scheduler.waiting]
         while not self._inbox.empty():
             work = self._inbox.get()
             if isinstance(work, EmbeddingJob):
                 jobs.append(work)
+            elif work is not None:
+                sequences.extend(work)
         for job in jobs:
             job.resolve(reason)
+        for seq in sequences:
+            seq.sampler.close()
 
     def _has_work(self) -> bool:
         return bool(self._scheduler.running or self._scheduler.waiting or self._embedder.jobs)
