@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt README.md $(shell find runtime converters training server -type f -not -path '*/__pycache__/*')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: all run test lint bench browser clean
+.PHONY: all run test lint bench clean
 
 all: $(VENV)/.installed
 
@@ -20,7 +20,7 @@ lint: $(VENV)/.installed-dev  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(VENV)/.installed  ## speed against the raw replay; about ten minutes, on a machine that does nothing else
+bench: $(VENV)/.installed  ## speed against the raw replay; a quarter of an hour or more, on a machine that does nothing else
 	$(BIN)/tapster bench demo --ceiling --contended --repeat 3 --json bench.json $(ARGS)
 
 clean:  ## forget the environment and what was built
