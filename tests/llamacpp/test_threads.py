@@ -15,7 +15,7 @@ class Machine:
         self.busy = 0
         self.now = 0.0
         self._tells_load = tells_load
-        self.tuner = ThreadTuner(cores, self.load, lambda: self.now)
+        self.tuner = ThreadTuner(cores, self.load, lambda: self.now, cores=cores)
 
     def load(self) -> float | None:
         return float(self.busy) if self._tells_load else None
