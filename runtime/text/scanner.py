@@ -47,6 +47,9 @@ class Scanner:
 
     Reasoning opens only before any visible text. White space after a marker and a line break before the closing one
     belong to the markers. Every occurrence is found as if the whole text were there, however it is chunked.
+
+    While a channel has only white space, that may still belong to a marker, so the client's stops are not looked for;
+    once the channel has begun, what it keeps is read again with all its patterns.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -57,11 +60,13 @@ class Scanner:
         self.reasoning_end: int | None = None
         """Where in the stream the reasoning and its markers end; None when it has not ended (or never began)."""
         self.channel = Channel.CONTENT
-        self._rules = rules
         self._always = _encode(rules.always)
         self._visible = self._always | _encode(rules.visible)
+        opening, closing = (marker.encode() for marker in rules.reasoning or ("", ""))
+        self._opening = opening
+        self._closings = frozenset({closing, b"\n" + closing})
         self._may_open = rules.reasoning is not None
-        self._trims = False
+        self._has_begun = rules.reasoning is None
         self._blank = b""
         self._matcher = Matcher(automaton(self._patterns()))
         if rules.reasoning and rules.starts_in_reasoning:
@@ -70,85 +75,83 @@ class Scanner:
     def feed(self, data: bytes) -> list[Segment]:
         """Read on. Returns what is certain to be part of the answer."""
         segments: list[Segment] = []
-        while self.match is None:
-            could_open = self._may_open
-            self._pass_on(self._matcher.feed(data), segments)
-            found = self._matcher.match
-            if found is not None:
-                data = self._act_on(found, segments)
-            elif could_open and not self._may_open:
-                data = self._matcher.give_back()
-                self._matcher = Matcher(automaton(self._patterns()), self.offset)
-            else:
-                break
+        self._read(data, segments)
         return segments
 
     def flush(self) -> list[Segment]:
         """The stream has ended by itself: give back what was held."""
         segments: list[Segment] = []
         while self.match is None:
-            self._pass_on(self._matcher.flush(), segments)
-            found = self._matcher.match
-            if found is None:
+            again = self._take(self._matcher.flush(), segments)
+            if again is None and not self._has_begun:
+                again = self._begin(b"")
+            if again is None:
                 break
-            rest = self._act_on(found, segments)
-            segments += self.feed(rest)
-        self._release_blank(segments)
+            self._read(again, segments)
         return segments
 
-    def _act_on(self, found: Match, segments: list[Segment]) -> bytes:
-        """End at a stop or switch at a marker. Returns the bytes to be read next."""
+    def _read(self, data: bytes, segments: list[Segment]) -> None:
+        again: bytes | None = data
+        while again is not None and self.match is None:
+            again = self._take(self._matcher.feed(again), segments)
+
+    def _take(self, safe: bytes, segments: list[Segment]) -> bytes | None:
+        """What the matcher has passed on, and its match. Returns bytes to be read again with other patterns."""
+        found = self._matcher.match
+        if self._has_begun:
+            self._pass_on(safe, segments)
+            return self._act_on(found) if found else None
+        if safe.strip() or (found and not self._is_marker(found)):
+            rest = found.pattern + self._matcher.rest if found else self._matcher.give_back()
+            return self._begin(safe) + rest
+        self._blank += safe
+        return self._act_on(found) if found else None
+
+    def _begin(self, text: bytes) -> bytes:
+        """No marker can claim the white space before ``text`` any more. Returns what is part of the channel."""
+        text, self._blank = self._blank + text, b""
+        kept = text if self._may_open else text.lstrip()
+        self.offset += len(text) - len(kept)
+        self._may_open, self._has_begun = False, True
+        self._matcher = Matcher(automaton(self._patterns()), self.offset)
+        return kept
+
+    def _act_on(self, found: Match) -> bytes | None:
+        """Switch at a marker, or end at a stop. Returns the bytes to be read next."""
+        if not self._is_marker(found):
+            self.match = found
+            return None
         rest = self._matcher.rest
-        opening, closing = self._rules.reasoning or ("", "")
-        is_opening = found.pattern == opening.encode() and found.pattern not in self._visible
-        is_closing = self.channel is Channel.REASONING and found.pattern.strip(b"\n") == closing.encode().strip(b"\n")
-        if is_closing:
+        if self.channel is Channel.REASONING:
             self.reasoning_end = found.end
             self._enter(Channel.CONTENT, at=found.end)
-        elif is_opening and self._may_open:
-            self._blank = b""
-            self._enter(Channel.REASONING, at=found.end)
-        elif is_opening:
-            self._matcher = Matcher(automaton(self._patterns()), found.start)
-            return found.pattern + rest
         else:
-            self._release_blank(segments)
-            self.match = found
+            self._enter(Channel.REASONING, at=found.end)
         return rest
 
     def _enter(self, channel: Channel, at: int) -> None:
         self.channel = channel
         self.offset = at
-        self._may_open = False
-        self._trims = True
+        self._may_open = self._has_begun = False
+        self._blank = b""
         self._matcher = Matcher(automaton(self._patterns()), at)
 
-    def _patterns(self) -> frozenset[bytes]:
-        if self._rules.reasoning is None:
-            return self._visible
-        opening, closing = (marker.encode() for marker in self._rules.reasoning)
+    def _is_marker(self, found: Match) -> bool:
         if self.channel is Channel.REASONING:
-            return self._always | {closing, b"\n" + closing}
-        return self._visible | {opening} if self._may_open else self._visible
+            return found.pattern in self._closings and found.pattern not in self._always
+        return self._may_open and found.pattern == self._opening and found.pattern not in self._visible
+
+    def _patterns(self) -> frozenset[bytes]:
+        if self.channel is Channel.REASONING:
+            return self._always | self._closings
+        if self._has_begun:
+            return self._visible
+        return self._always | {self._opening} if self._may_open else self._always
 
     def _pass_on(self, data: bytes, segments: list[Segment]) -> None:
         self.offset += len(data)
-        if self._trims:
-            data = data.lstrip()
-            self._trims = not data
-        elif self._may_open:
-            self._blank += data
-            if not self._blank.strip():
-                return
-            data, self._blank = self._blank, b""
-            self._may_open = False
         if data:
             segments.append(Segment(self.channel, data))
-
-    def _release_blank(self, segments: list[Segment]) -> None:
-        if self._blank:
-            segments.append(Segment(self.channel, self._blank))
-            self._blank = b""
 
 
 def _encode(strings: Iterable[str]) -> frozenset[bytes]:

@@ -52,6 +52,28 @@ def test_channels_whole_and_bytewise(text: str, expected: tuple[str, str, bytes 
     assert scan(rules, *bytewise(text)) == expected
 
 
+BLANK_CASES = [
+    ("\n<think>why</think>because\nx", ("because", "why", b"\n")),
+    ("<think>\nwhy\n</think>\n\nbecause\nx", ("because", "why", b"\n")),
+    ("\nno thoughts", ("", "", b"\n")),
+    (" \n ", (" ", "", b"\n")),
+    (" \n<|end|>", (" ", "", b"\n")),
+    (" <|end|>\n", (" ", "", b"<|end|>")),
+    ("<think>why</think>\n<|end|>", ("", "why", b"<|end|>")),
+    ("<think>why</think>\n\n", ("", "why", None)),
+    ("<thi<nk>", ("", "", b"<")),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), BLANK_CASES)
+def test_client_stops_do_not_match_the_white_space_of_markers(
+    text: str, expected: tuple[str, str, bytes | None]
+) -> None:
+    rules = Rules(frozenset({"<|end|>"}), frozenset({"\n", "<"}), THINK)
+    assert scan(rules, text.encode()) == expected
+    assert scan(rules, *bytewise(text)) == expected
+
+
 def test_starts_in_reasoning_when_the_prompt_opened_it() -> None:
     rules = Rules(reasoning=THINK, starts_in_reasoning=True)
     assert scan(rules, *bytewise("\nwhy\n</think>\n\nbecause")) == ("because", "why", None)
