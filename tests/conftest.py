@@ -31,6 +31,15 @@ def demo_model() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Benchmark and vocabulary files that stand beside the repository where it is developed, not in a user's clone."""
+    path = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("no ../shared/data: benchmark and vocabulary files are not part of the repository")
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_gguf(tmp_path_factory.mktemp("tiny") / "tiny-Q8_0.gguf")
 

@@ -98,6 +98,8 @@ def test_bad_settings_are_refused_in_one_line(tiny_model: Path, tmp_path: Path) 
     broken = tmp_path / "broken.jinja"
     broken.write_text("{% for %}")
     assert "broken.jinja" in refused(str(tiny_model), "--chat-template", str(broken))
+    assert "--max-body-bytes must be at least 1, not 0" in refused(str(tiny_model), "--max-body-bytes", "0")
+    assert "--max-choices must be between 1 and 128, not 200" in refused(str(tiny_model), "--max-choices", "200")
     assert "api key" in refused(str(tiny_model), TAPSTER_API_KEY="two words").lower()
 
 
@@ -112,7 +114,9 @@ def test_sigterm_lets_running_requests_finish(tiny_model: Path) -> None:
         thread, results = in_background(lambda: long_answer(url, 400))
         wait_until_running(url)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(LIMIT_S) == 0
+        _, log = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0
+        assert "shutting down: 1 running or waiting requests have 30 s" in log
         thread.join()
         assert results[0].json()["usage"]["completion_tokens"] == 400
 
@@ -179,4 +183,5 @@ def test_ctrl_c_ends_without_a_traceback(tiny_model: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 0
+        assert "shutting down: no request is running" in errors
         assert "Traceback" not in errors

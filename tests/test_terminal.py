@@ -96,6 +96,17 @@ def test_a_pipe_is_answered(demo_model: Path) -> None:
     assert "tokens/s" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("piped", "complaint"),
+    [(b" \n", "there is nothing to answer: standard input is empty"), (b"a\xff", "not UTF-8: byte 1 is 0xff")],
+)
+def test_a_pipe_without_text_is_refused_before_the_model_is_looked_for(piped: bytes, complaint: str) -> None:
+    done = subprocess.run([*CHAT, "/no/such/model.gguf"], input=piped, capture_output=True, timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.decode().splitlines()
+    assert complaint in line
+
+
 def test_a_model_without_a_template_is_refused(tiny_model: Path) -> None:
     done = subprocess.run([*CHAT, str(tiny_model)], input="Hi", capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -42,13 +42,13 @@ class Bounds(NodeTransformer):
     The environment that compiles the tree has ``check_time`` as an attribute and ``bounded`` as a filter.
     """
 
-    def visit_For(self, node: nodes.For, *args: Any, **kwargs: Any) -> nodes.Node:  # noqa: N802
+    def visit_For(self, node: nodes.For, *args: Any, **kwargs: Any) -> nodes.Node:  # noqa: N802  Jinja's name
         self.generic_visit(node)
         clock = nodes.Call(nodes.EnvironmentAttribute("check_time"), [], [], None, None)
         node.body.insert(0, nodes.ExprStmt(clock).set_lineno(node.lineno))
         return node
 
-    def visit_Concat(self, node: nodes.Concat, *args: Any, **kwargs: Any) -> nodes.Node:  # noqa: N802
+    def visit_Concat(self, node: nodes.Concat, *args: Any, **kwargs: Any) -> nodes.Node:  # noqa: N802  Jinja's name
         self.generic_visit(node)
         return nodes.Filter(node, "bounded", [], [], None, None).set_lineno(node.lineno)
 

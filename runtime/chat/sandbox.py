@@ -32,8 +32,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """The names are Jinja's own: they leave a template all names for its keyword arguments."""
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  Jinja's names
+        """They leave a template all names for its keyword arguments."""
         bounds.check_time()
         bounds.check_method(__obj, (*args, *kwargs.values()))
         return bounds.bounded(super().call(__context, __obj, *args, **kwargs))
@@ -48,7 +48,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 class _GenerationTag(Extension):
     """``{% generation %}`` tells trainers what the assistant wrote. Here it is its body, in its own scope."""
 
-    tags = {"generation"}  # noqa: RUF012
+    tags = {"generation"}  # noqa: RUF012  as Jinja's base class has it
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno

@@ -105,6 +105,7 @@ class TextStream:
         if self._scanner.match is not None:
             return self._stop(segments)
         self.usage.completion_tokens = bisect_right(self._ends, self._scanner.offset)
+        self.usage.reasoning_tokens = self._num_reasoning(self._scanner.offset)
         return self._delta(segments, self.usage.completion_tokens)
 
     def _end_of_tokens(self) -> Delta | None:
@@ -133,12 +134,16 @@ class TextStream:
         """Count the tokens that begin before byte ``cut``: those that the text shows at least in part."""
         self._is_over = True
         self.timing.finished_s = time.monotonic()
-        reasoning_end = self._scanner.reasoning_end
-        if reasoning_end is None and self._scanner.channel is Channel.REASONING:
-            reasoning_end = cut
         whole = bisect_right(self._ends, cut if self._scanner.match is None else self._scanner.match.start)
         self.usage.completion_tokens = max(whole, bisect_left(self._starts, cut))
-        self.usage.reasoning_tokens = bisect_left(self._starts, min(reasoning_end or 0, cut))
+        self.usage.reasoning_tokens = self._num_reasoning(cut)
+
+    def _num_reasoning(self, cut: int) -> int:
+        """How many of the tokens that begin before byte ``cut`` begin in reasoning or its markers."""
+        end = self._scanner.reasoning_end
+        if end is None:
+            end = cut if self._scanner.channel is Channel.REASONING else 0
+        return bisect_left(self._starts, min(end, cut))
 
     def _delta(self, segments: list[Segment], num_tokens: int, *, is_last: bool = False) -> Delta | None:
         texts = {Channel.CONTENT: "", Channel.REASONING: ""}

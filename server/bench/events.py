@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .exchange import Exchange, TargetError
+from ...runtime.errors import TargetError
+from .exchange import Exchange
 
 _TEXT_FIELDS = ("content", "reasoning_content", "reasoning")
 _MESSAGE_LIMIT = 300

@@ -13,17 +13,9 @@ from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpResponseParser
 
-from ...runtime.errors import ConfigError, TapsterError
+from ...runtime.errors import ConfigError, TargetError
 
 CONNECT_TIMEOUT_S = 10.0
-
-
-class TargetError(TapsterError):
-    """The server under test cannot be reached, refuses, or breaks off. ``status`` is its HTTP status."""
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import IO
 
-from .exchange import Address, TargetError
+from ...runtime.errors import TargetError
+from .exchange import Address
 from .options import BenchOptions
 from .process import child, last_words
 from .results import StartUp

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from ...runtime.errors import TargetError
 from .events import Answer, read_answer, refusal
-from .exchange import Address, Exchange, TargetError, connect, request_bytes
+from .exchange import Address, Exchange, connect, request_bytes
 from .options import BenchOptions
 from .prompts import prompt
 

@@ -45,15 +45,30 @@ def run(args: argparse.Namespace) -> int:
         if not equals:
             raise ConfigError(f"--set takes NAME=VALUE, not {setting!r}")
         session.set(name, value)
+    piped = None if sys.stdin.isatty() else _piped_question()
     runtime = Runtime.open(args.model, chat_template=args.chat_template, config=engine_config(args))
     try:
         if not runtime.has_chat_template:
             raise ModelError(f"{runtime.profile.name} has no chat template: choose one with --chat-template")
         with asyncio.Runner() as runner:
             chat = _Chat(runtime, session, runner)
-            return chat.converse() if sys.stdin.isatty() else chat.answer_pipe()
+            return chat.converse() if piped is None else chat.answer(piped)
     finally:
         runtime.close()
+
+
+def _piped_question() -> str:
+    """All of standard input, read before the model is loaded. ConfigError when it is empty or no text."""
+    data = sys.stdin.buffer.read()
+    try:
+        question = data.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"standard input is not UTF-8: byte {error.start} is {data[error.start]:#04x}; convert it, as with iconv"
+        ) from None
+    if not question:
+        raise ConfigError("there is nothing to answer: standard input is empty")
+    return question
 
 
 class _Chat:
@@ -63,10 +78,7 @@ class _Chat:
         self._runner = runner
         self._is_terminal = sys.stdout.isatty()
 
-    def answer_pipe(self) -> int:
-        question = sys.stdin.read().strip()
-        if not question:
-            raise ConfigError("there is nothing to answer: standard input is empty")
+    def answer(self, question: str) -> int:
         self._ask(question)
         return 0
 

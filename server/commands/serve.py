@@ -15,7 +15,10 @@ DRAIN_S = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
+    from ..http.settings import HttpSettings
+
     add_model_arguments(parser)
+    defaults = HttpSettings()
     http = parser.add_argument_group("server")
     http.add_argument("--host", default="127.0.0.1", help="address to listen on")
     http.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
@@ -36,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="ORIGIN",
         help="let pages from this origin call the API; may be repeated",
+    )
+    http.add_argument(
+        "--max-body-bytes", type=int, default=defaults.max_body_bytes, metavar="N", help="largest request body"
+    )
+    http.add_argument(
+        "--max-choices", type=int, default=defaults.max_choices, metavar="N", help="answers to one request (n)"
     )
     http.add_argument("--no-page", action="store_true", help="do not serve the chat page")
     http.add_argument(
@@ -77,4 +86,6 @@ def _http_settings(args: argparse.Namespace) -> "HttpSettings":
         aliases=tuple(args.alias),
         api_keys=tuple(keys),
         cors_origins=tuple(args.cors_origin),
+        max_body_bytes=args.max_body_bytes,
+        max_choices=args.max_choices,
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 
 def create_app(holder: "ModelHolder", settings: "HttpSettings") -> FastAPI:
     """The HTTP door to the model that ``holder`` holds, now or later."""
-    app = FastAPI(
-        title="tapster", redoc_url=None, responses={code: {"model": ErrorResponse} for code in ("4XX", "5XX")}
+    app = FastAPIOffline(
+        title="tapster",
+        redoc_url=None,
+        static_url="/docs/static",
+        responses={code: {"model": ErrorResponse} for code in ("4XX", "5XX")},
     )
     app.state.holder = holder
     app.state.settings = settings

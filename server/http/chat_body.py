@@ -30,7 +30,7 @@ def _choice(idx: int, answer: Answer, logprobs: bool, splitter: ToolCallSplitter
     return {
         "index": idx,
         "message": message,
-        "logprobs": chat_logprobs(answer.tokens) if logprobs else None,
+        "logprobs": chat_logprobs(answer.tokens, answer.usage.reasoning_tokens) if logprobs else None,
         "finish_reason": finish_reason(answer.finish_reason, bool(calls)),
         "stop_reason": answer.stop_reason,
     }

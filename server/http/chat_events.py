@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from ...runtime.text.types import Delta, TokenText
+from ...runtime.text.types import Delta, TokenText, Usage
 from .logprobs import chat_logprobs
 from .tool_calls import ToolCallSplitter
 
@@ -33,9 +33,12 @@ class ChatEvents:
         self._no_logprobs = f'}}, "logprobs": null, "finish_reason": null{self._end}'.encode()
         self._logprobs = logprobs
         self._splitter = splitter
+        self._usage = Usage()
+        self._num_tokens = 0
 
     def begin(self, stream: "TextStream") -> bytes:
         """The first event: whose answer it is."""
+        self._usage = stream.usage
         return f'{self._start}"role": "assistant", "content": ""'.encode() + self._no_logprobs
 
     def delta(self, delta: Delta) -> bytes:
@@ -65,7 +68,11 @@ class ChatEvents:
     def _tail(self, tokens: tuple[TokenText, ...]) -> bytes:
         if not (self._logprobs and tokens):
             return self._no_logprobs
-        return f'}}, "logprobs": {json.dumps(chat_logprobs(tokens))}, "finish_reason": null{self._end}'.encode()
+        # Reasoning comes first, and the count of its tokens is never behind what has been sent.
+        num_reasoning = max(0, self._usage.reasoning_tokens - self._num_tokens)
+        self._num_tokens += len(tokens)
+        logprobs = json.dumps(chat_logprobs(tokens, num_reasoning))
+        return f'}}, "logprobs": {logprobs}, "finish_reason": null{self._end}'.encode()
 
 
 def finish_reason(reason: str | None, has_calls: bool) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
+from ...runtime.engines.base import Tokenizer
 from .errors import bad_request
 
 Input = str | list[int]
@@ -31,3 +32,8 @@ def checked_inputs(
         if not isinstance(one, str):
             check_ids(one, vocab_size, param)
     return inputs
+
+
+def token_ids(inputs: Sequence[Input], tokenizer: Tokenizer) -> list[list[int]]:
+    """The ids of each input; a text gets the tokens that the model wants around it."""
+    return [tokenizer.encode(one, add_special=True) if isinstance(one, str) else one for one in inputs]

@@ -10,10 +10,15 @@ LOWEST = -9999.0
 """Stands for a probability of zero, since JSON has no infinity."""
 
 
-def chat_logprobs(tokens: Iterable[TokenText]) -> dict[str, Any]:
-    """``choices[].logprobs`` of a chat."""
-    content = [{**_entry(token), "top_logprobs": [_entry(top) for top in token.top]} for token in tokens]
-    return {"content": content, "refusal": None}
+def chat_logprobs(tokens: Sequence[TokenText], num_reasoning: int) -> dict[str, Any]:
+    """``choices[].logprobs`` of a chat. The first ``num_reasoning`` tokens are reasoning, in a list of their own."""
+    reasoning, content = tokens[:num_reasoning], tokens[num_reasoning:]
+    logprobs: dict[str, Any] = {"content": _entries(content), "refusal": None}
+    return {**logprobs, "reasoning_content": _entries(reasoning)} if reasoning else logprobs
+
+
+def _entries(tokens: Iterable[TokenText]) -> list[dict[str, Any]]:
+    return [{**_entry(token), "top_logprobs": [_entry(top) for top in token.top]} for token in tokens]
 
 
 def _entry(token: TokenText) -> dict[str, Any]:

@@ -22,9 +22,9 @@ class HttpSettings:
 
     def __post_init__(self) -> None:
         if self.max_body_bytes < 1:
-            raise ConfigError(f"max_body_bytes must be at least 1, not {self.max_body_bytes}")
+            raise ConfigError(f"--max-body-bytes must be at least 1, not {self.max_body_bytes}")
         if not 1 <= self.max_choices <= 128:
-            raise ConfigError(f"max_choices must be between 1 and 128, not {self.max_choices}")
+            raise ConfigError(f"--max-choices must be between 1 and 128, not {self.max_choices}")
         for key in self.api_keys:
             if not key or not key.isascii() or not key.isprintable() or " " in key:
                 raise ConfigError("an API key must be printable ASCII without spaces, and not empty")

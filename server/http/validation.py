@@ -75,7 +75,8 @@ def _complaint(error: Mapping[str, Any]) -> str:
         # Our own validators speak in whole sentences; so does pydantic about the rest.
         return str(error["msg"])
     context = {name: _in_json_words(value) for name, value in error.get("ctx", {}).items()}
-    return f"{words.format(**context)}, not {_short(error['input'])}"
+    given = context.get("tag", error["input"])
+    return f"{words.format(**context)}, not {_short(given)}"
 
 
 def _in_json_words(value: Any) -> Any:

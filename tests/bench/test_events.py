@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tapster.runtime.errors import TargetError
 from tapster.server.bench.events import read_answer, split_events
-from tapster.server.bench.exchange import Exchange, TargetError
+from tapster.server.bench.exchange import Exchange
 
 
 def recorded(*chunks: bytes, status: int | None = 200) -> Exchange:

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from tapster.runtime.engines.llamacpp.threads import default_threads
+from tapster.runtime.errors import TargetError
 from tapster.server.bench.contention import busy_core, compare, is_hopeless, measure_contention, thread_settings
-from tapster.server.bench.exchange import TargetError
 from tapster.server.bench.options import BenchOptions
 from tapster.server.bench.own_server import free_port, own_server
 from tapster.server.bench.process import child, stop

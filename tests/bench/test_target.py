@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tapster.runtime.errors import ConfigError
-from tapster.server.bench.exchange import Address, TargetError
+from tapster.runtime.errors import ConfigError, TargetError
+from tapster.server.bench.exchange import Address
 from tapster.server.bench.own_server import free_port
 from tapster.server.bench.target import Target, first_model
 

@@ -107,6 +107,20 @@ def test_a_wrong_chat_is_told_which_parameter(http: httpx.Client, changes: dict[
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens must be at least 1, not 0"),
+        (
+            {"response_format": {"type": "xml"}},
+            "response_format must have one of the types 'text', 'json_object', 'json_schema', not \"xml\"",
+        ),
+    ],
+)
+def test_a_wrong_value_is_told_what_is_right(http: httpx.Client, changes: dict[str, Any], message: str) -> None:
+    assert http.post("/v1/chat/completions", json=chat(**changes)).json()["error"]["message"] == message
+
+
+@pytest.mark.parametrize(
     ("changes", "param"),
     [
         ({"prompt": None}, "prompt"),

@@ -46,6 +46,15 @@ def test_from_loading_to_draining(served: Served) -> None:
         assert client.get("/health").status_code == 200
 
 
+def test_probes_may_ask_for_the_head_alone(http: httpx.Client) -> None:
+    for path in ("/health", "/ready", "/v1/models", "/v1/models/demo"):
+        head, whole = http.head(path), http.get(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert http.head("/v1/models/other").status_code == 404
+    assert http.head("/v1/chat/completions").status_code == 405
+
+
 def test_a_model_that_cannot_be_loaded() -> None:
     def broken() -> Runtime:
         raise ModelError("no such model")
@@ -173,8 +182,8 @@ def test_every_response_has_a_request_id(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_body_bytes": 0}, "max_body_bytes"),
-        ({"max_choices": 0}, "max_choices"),
+        ({"max_body_bytes": 0}, "--max-body-bytes"),
+        ({"max_choices": 0}, "--max-choices"),
         ({"api_keys": ("",)}, "API key"),
         ({"api_keys": ("two words",)}, "API key"),
     ],

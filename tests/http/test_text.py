@@ -1,5 +1,7 @@
 """Tokenizing, detokenizing and templates over HTTP, and the OpenAPI document."""
 
+import re
+
 import httpx
 import pytest
 from request_bodies import chat
@@ -50,7 +52,17 @@ def test_the_document_is_complete(http: httpx.Client) -> None:
         assert events["$ref"].rpartition("/")[2] in schemas
     for name in _references(document):
         assert name in schemas
-    assert http.get("/docs").status_code == 200
+
+
+def test_the_documentation_needs_no_internet(http: httpx.Client) -> None:
+    page = http.get("/docs").text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(files) >= 2
+    for file in files:
+        assert file.startswith("/docs/static/")
+        assert http.get(file).status_code == 200
+    assert "http://" not in page
+    assert "https://" not in page
 
 
 def _references(value: object) -> set[str]:

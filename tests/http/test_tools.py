@@ -117,3 +117,21 @@ def test_reasoning_comes_apart_from_the_answer(narrow: Served, narrow_http: http
     ]
     assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "Well, well."
     assert "".join(delta.get("content", "") for delta in deltas) == "Hello."
+
+
+def test_log_probabilities_of_reasoning_come_apart_too(narrow_http: httpx.Client) -> None:
+    body = chat(grammar=says("<think>Well, well.</think>Hello."), max_tokens=60, logprobs=True)
+    answer = narrow_http.post("/v1/chat/completions", json=body).json()
+    logprobs = answer["choices"][0]["logprobs"]
+    count = answer["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    assert (_text(logprobs["content"]), len(logprobs["reasoning_content"])) == ("Hello.", count)
+    parts = [
+        chunk["choices"][0]["logprobs"] or {}
+        for chunk in events(narrow_http.post("/v1/chat/completions", json={**body, "stream": True}))
+    ]
+    for key in ("content", "reasoning_content"):
+        assert _text([token for part in parts for token in part.get(key, ())]) == _text(logprobs[key])
+
+
+def _text(tokens: list[dict[str, Any]]) -> str:
+    return "".join(token["token"] for token in tokens)

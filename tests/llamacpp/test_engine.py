@@ -1,6 +1,7 @@
 """The engine on real weights: what it computes, what it shares, and what it does when things go wrong."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -291,6 +292,14 @@ async def test_a_failing_engine_tells_everyone(tiny: LlamaCppEngine, monkeypatch
     assert len(told) == 1
     with pytest.raises(EngineError, match="status -3"):
         tiny.generate([5], GREEDY)
+
+
+async def test_an_idle_engine_looks_at_the_load(tiny: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr(tiny.tuner, "look_every_s", 0.01)
+    monkeypatch.setattr(tiny.tuner, "rest", looked.set)
+    await run(tiny, [5])
+    assert await asyncio.to_thread(looked.wait, 30)
 
 
 async def test_close_ends_what_runs(tiny_model: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tapster.runtime.engines.llamacpp.threads import ThreadTuner, cpu_quota
+from tapster.runtime.engines.llamacpp.threads import OtherLoad, ThreadTuner, cpu_quota
 
 
 class Machine:
@@ -66,6 +66,19 @@ def test_begins_with_what_others_left_free_while_it_was_idle() -> None:
     machine.busy = 2
     machine.tuner.resume()
     assert machine.tuner.choose() == 2
+
+
+@pytest.mark.parametrize(("busy_before", "busy_now"), [(0, 2), (2, 0)])
+def test_sees_load_that_changed_just_before_a_request(busy_before: int, busy_now: int) -> None:
+    now = busy_s = 0.0
+    tuner = ThreadTuner(4, OtherLoad(lambda: (busy_s, 0.0), lambda: now), lambda: now, cores=4)
+    for busy, seconds in ((busy_before, 600), (busy_now, 2)):
+        for _ in range(seconds):
+            now += 1.0
+            busy_s += busy
+            tuner.rest()
+    tuner.resume()
+    assert tuner.choose() == 4 - busy_now
 
 
 def test_steps_of_other_shapes_are_not_compared() -> None:

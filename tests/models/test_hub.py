@@ -182,6 +182,11 @@ def content_of(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
+def unfetched(repo: str) -> str:
+    """How the refusal of a name begins that may be a folder's, mistyped."""
+    return f"no such file or folder: {repo}; read as a name on the Hub it cannot be fetched"
+
+
 def test_choice_among_quantizations_and_the_cache(client: Client, hub: Hub) -> None:
     hub.repos = {
         "org/many": ["README.md", "m-Q8_0.gguf", "m-Q4_K_M.gguf", "m-Q4_0.gguf", "mmproj-F16.gguf"],
@@ -242,7 +247,7 @@ def test_a_download_that_fails_can_be_tried_again(client: Client, hub: Hub) -> N
     hub.repos = {"org/name": ["m.gguf"]}
     hub.refused_files = 404
     (refusal,) = client.resolve("org/name")
-    assert refusal.startswith("ModelError: org/name cannot be fetched (")
+    assert refusal.startswith(f"ModelError: {unfetched('org/name')} (")
     assert refusal.endswith("and in the cache org/name has no GGUF model")
     hub.refused_files = 0
     (path,) = client.resolve("org/name")
@@ -261,17 +266,17 @@ def test_without_a_network_the_cached_copy_serves(client: Client, hub: Hub) -> N
     specs = ("org/name", "org/name:Q4_0", "org/name:Q8_0", "org/name:Q6_K", "org/unknown")
     offline = client.resolve(*specs, HF_HUB_OFFLINE="1")
     assert offline[:2] == [new, new]
-    missing = "cannot be fetched (HF_HUB_OFFLINE is set), and in the cache"
-    assert offline[2].startswith(f"ModelError: org/name {missing} org/name has no GGUF model named 'Q8_0', but Q4_0")
-    assert offline[3].startswith(f"ModelError: org/name {missing} org/name has no GGUF model named 'Q6_K', but Q4_0")
-    assert offline[4] == f"ModelError: org/unknown {missing} org/unknown has no GGUF model"
+    name, unknown = (f"ModelError: {unfetched(repo)} (HF_HUB_OFFLINE is set)" for repo in ("org/name", "org/unknown"))
+    assert offline[2].startswith(f"{name}, and in the cache org/name has no GGUF model named 'Q8_0', but Q4_0")
+    assert offline[3].startswith(f"{name}, and in the cache org/name has no GGUF model named 'Q6_K', but Q4_0")
+    assert offline[4] == f"{unknown}, and in the cache org/unknown has no GGUF model"
     assert client.resolve("org/name") == [new]
 
     hub.shutdown()
     hub.server_close()
     unreachable = client.resolve("org/name", "org/unknown")
     assert unreachable[0] == new
-    assert unreachable[1].startswith("ModelError: org/unknown cannot be fetched (")
+    assert unreachable[1].startswith(f"ModelError: {unfetched('org/unknown')} (")
     assert unreachable[1].endswith("and in the cache org/unknown has no GGUF model")
 
 

@@ -115,6 +115,12 @@ def test_what_can_be_neither_is_explained(spec: str, folder: Path) -> None:
     assert refusal(spec) in (message, "no such folder: a b")
 
 
+@pytest.mark.parametrize("spec", ["", " "])
+def test_nothing_is_not_the_current_folder(spec: str, folder: Path) -> None:
+    touch(folder, "model.gguf")
+    assert refusal(spec).startswith("MODEL is empty: give a .gguf file")
+
+
 def test_a_name_that_no_file_can_have(folder: Path) -> None:
     assert "File name too long" in refusal("x" * 5000)
 

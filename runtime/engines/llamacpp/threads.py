@@ -25,6 +25,8 @@ TRIAL_SHARE = 0.03
 """Most of the time that trials of a slower setting may cost."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 20.0
 _LOAD_PERIOD_S = 0.25
+LOOK_EVERY_S = 1.0
+"""How often an idle engine looks at the load, so that what a request finds is not the average of a long idle time."""
 
 Key = tuple[int, int]
 
@@ -53,36 +55,59 @@ def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 
 
 class OtherLoad:
-    """Cores kept busy by other processes, from the system's and this process's CPU times."""
+    """Cores kept busy by other processes, from the system's and this process's CPU times.
 
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._last = self._read()
+    ``read`` gives the CPU time of all processes and that of this one, in seconds. It takes 0.1 ms, so it is asked
+    only when the measurement is to be renewed.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], tuple[float, float]] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._read = read or _CpuTimes()
+        self._clock = clock
+        self._last = clock(), *self._read()
         self._cores: float | None = None
 
     def __call__(self) -> float | None:
-        """The average since the last measurement, renewed every quarter of a second; None when unknown."""
-        now, busy, own = self._read()
+        """The average since the last measurement, renewed every quarter of a second; None when unknown.
+
+        It is as recent as the calls are frequent.
+        """
+        now = self._clock()
         passed = now - self._last[0]
         if passed >= _LOAD_PERIOD_S:
+            busy, own = self._read()
             self._cores = max(0.0, (busy - self._last[1]) - (own - self._last[2])) / passed
             self._last = now, busy, own
         return self._cores
 
-    def _read(self) -> tuple[float, float, float]:
+
+class _CpuTimes:
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+
+    def __call__(self) -> tuple[float, float]:
         times = psutil.cpu_times()
         busy = (
             times.user + times.system + sum(getattr(times, name, 0.0) for name in ("nice", "irq", "softirq", "steal"))
         )
         own = self._process.cpu_times()
-        return time.perf_counter(), busy, own.user + own.system
+        return busy, own.user + own.system
 
 
 class FixedThreads:
     """A number of threads that the user chose."""
 
+    look_every_s: float | None = None
+
     def __init__(self, threads: int) -> None:
         self.current = threads
+
+    def rest(self) -> None:
+        """Nothing to look at."""
 
     def resume(self) -> None:
         """Nothing to look at."""
@@ -121,6 +146,11 @@ class ThreadTuner:
         self._wait_s = {-1: _FIRST_WAIT_S, 1: _FIRST_WAIT_S}
         self._not_before = {-1: 0.0, 1: 0.0}
         self._was_crowded = False
+        self.look_every_s = LOOK_EVERY_S if most > 1 else None
+
+    def rest(self) -> None:
+        """The engine is idle: called every ``look_every_s``, so that ``resume`` sees the latest second or so."""
+        self._other_load()
 
     def resume(self) -> None:
         """The engine was idle and has work again: what others used meanwhile says where to begin."""
@@ -138,6 +168,7 @@ class ThreadTuner:
         """Learn from a step that ran with ``choose()`` threads, and decide whether to try another number."""
         if self.most == 1:
             return
+        self._other_load()
         key = num_decode, num_prefill.bit_length()
         cost = step_s / (num_decode + num_prefill)
         self._recent.setdefault((self.choose(), key), deque(maxlen=TRIAL_STEPS)).append(cost)

@@ -106,12 +106,16 @@ class Worker(threading.Thread):
         """Take in what has arrived, waiting for it when there is nothing to do. False to stop."""
         was_idle = may_tidy = not self._has_work()
         while True:
+            is_resting = not self._has_work() and not may_tidy
             try:
-                work = self._inbox.get(block=not self._has_work() and not may_tidy)
+                work = self._inbox.get(block=is_resting, timeout=self._tuner.look_every_s)
             except Empty:
                 if self._has_work():
                     return True
-                may_tidy = self._scheduler.tidy()
+                if is_resting:
+                    self._tuner.rest()
+                else:
+                    may_tidy = self._scheduler.tidy()
                 continue
             if work is None:
                 return False

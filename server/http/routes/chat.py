@@ -12,6 +12,7 @@ from ..chat_events import ChatEvents
 from ..chat_prompt import chat_prompt
 from ..errors import bad_request
 from ..event_stream import EventStream, usage_event
+from ..offload import prepared
 from ..response_format import SCHEMA_PARAM, grammar_of
 from ..sampling import check_max_tokens, number_of_choices, sampling_params, stop_texts, wants_usage_event
 from ..schema.chat import CreateChatCompletionResponse
@@ -23,7 +24,8 @@ from ..usage import usage_body
 from ..whole_answer import WholeAnswer
 
 if TYPE_CHECKING:
-    from ....runtime.runtime import TextStream
+    from ....runtime.runtime import PreparedChat, TextStream
+    from ....runtime.sampling import SamplingParams
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -33,7 +35,7 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
     """Answer a chat. With ``stream``: server-sent events of CreateChatCompletionStreamResponse."""
     served = served_model(request, body.model)
     wants_usage_event(body)
-    streams = _start(body, served)
+    streams = await _start(body, served, request)
     markers = served.runtime.profile.tool_call if body.tools and body.tool_choice != "none" else None
 
     def new_splitter() -> ToolCallSplitter | None:
@@ -50,28 +52,36 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
 async def apply_template(body: ApplyTemplateRequest, request: Request) -> dict[str, str]:
     """The prompt that a chat with these messages would give the model."""
     runtime = served_model(request, body.model).runtime
-    prompt = chat_prompt(body, runtime)
-    return {"prompt": runtime.render(prompt.messages, **prompt.arguments())}
+
+    def render() -> str:
+        prompt = chat_prompt(body, runtime)
+        return runtime.render(prompt.messages, **prompt.arguments())
+
+    return {"prompt": await prepared(request, render)}
 
 
-def _start(body: CreateChatCompletionRequest, served: Served) -> "list[TextStream]":
+async def _start(body: CreateChatCompletionRequest, served: Served, request: Request) -> "list[TextStream]":
     runtime = served.runtime
-    prompt = chat_prompt(body, runtime, body.tool_choice)
-    params = sampling_params(
-        body,
-        runtime,
-        max_tokens=_max_tokens(body, served),
-        top_logprobs=_top_logprobs(body),
-        grammar=grammar_of(body),
-    )
+
+    def prepare() -> "tuple[PreparedChat, SamplingParams]":
+        prompt = chat_prompt(body, runtime, body.tool_choice)
+        params = sampling_params(
+            body,
+            runtime,
+            max_tokens=_max_tokens(body, served),
+            top_logprobs=_top_logprobs(body),
+            grammar=grammar_of(body),
+        )
+        return runtime.prepare(prompt.messages, **prompt.arguments()), params
+
+    prompt, params = await prepared(request, prepare)
     try:
         return runtime.chat(
-            prompt.messages,
+            prompt,
             params,
             stop=stop_texts(body),
             n=number_of_choices(body, served),
             include_stop=bool(body.include_stop_str_in_output),
-            **prompt.arguments(),
         )
     except RequestError as error:
         if error.param == "grammar" and body.grammar is None:

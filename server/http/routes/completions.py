@@ -12,8 +12,9 @@ from ..completion_events import CompletionEvents
 from ..echo import hidden_chars, prompt_text
 from ..errors import bad_request
 from ..event_stream import EventStream, usage_event
-from ..inputs import Input, checked_inputs
+from ..inputs import checked_inputs, token_ids
 from ..logprobs import CompletionLogprobs
+from ..offload import prepared
 from ..sampling import check_max_tokens, number_of_choices, sampling_params, stop_texts, wants_usage_event
 from ..schema.completion import CreateCompletionResponse
 from ..schema.completion_request import MAX_INPUTS, CreateCompletionRequest
@@ -41,7 +42,9 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     prompts = checked_inputs(body.prompt, tokenizer.vocab_size, "prompt")
     if len(prompts) * n > MAX_INPUTS:
         raise bad_request(f"{len(prompts)} prompts times n {n} is more than {MAX_INPUTS} answers", "prompt")
-    groups = _start(served.runtime, prompts, _params(body, served), body, n)
+    params = _params(body, served)
+    ids = await prepared(request, lambda: token_ids(prompts, tokenizer))
+    groups = _start(served.runtime, ids, params, body, n)
     streams = [stream for group in groups for stream in group]
     echoes = [prompt_text(prompt, tokenizer) if body.echo else None for prompt in prompts for _ in range(n)]
     head = served.head("text_completion", "cmpl", int(time.time()))
@@ -85,7 +88,7 @@ def _params(body: CreateCompletionRequest, served: Served) -> "SamplingParams":
 
 def _start(
     runtime: "Runtime",
-    prompts: Sequence[Input],
+    prompts: Sequence[Sequence[int]],
     params: "SamplingParams",
     body: CreateCompletionRequest,
     n: int,
@@ -95,7 +98,8 @@ def _start(
     groups: list[list[TextStream]] = []
     try:
         for prompt in prompts:
-            groups.append(runtime.complete(prompt, params, stop=stop, n=n, include_stop=include_stop))  # noqa: PERF401
+            started = runtime.complete(prompt, params, stop=stop, n=n, include_stop=include_stop)
+            groups.append(started)
     except Exception:
         for stream in (stream for group in groups for stream in group):
             stream.cancel()

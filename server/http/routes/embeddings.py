@@ -15,7 +15,8 @@ from ....runtime.errors import ContextOverflow
 from ..body import JsonRoute
 from ..disconnect import on_disconnect
 from ..errors import bad_request
-from ..inputs import Input, checked_inputs
+from ..inputs import checked_inputs, token_ids
+from ..offload import prepared
 from ..schema.embedding import CreateEmbeddingRequest, CreateEmbeddingResponse
 from ..served import served_model
 
@@ -33,8 +34,8 @@ async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Re
     if not runtime.engine.capabilities.embeddings:
         raise bad_request(f"the {runtime.engine.capabilities.name} engine makes no embeddings of this model", "model")
     inputs = checked_inputs(body.input, runtime.engine.tokenizer.vocab_size, "input")
-    ids = [_ids(one, runtime) for one in inputs]
-    _check_length(ids, runtime)
+    ids = await prepared(request, lambda: token_ids(inputs, runtime.engine.tokenizer))
+    _check_lengths(ids, runtime)
     vectors = await _embed(ids, runtime, request.receive)
     if body.dimensions not in (None, len(vectors[0])):
         raise bad_request(f"dimensions must be {len(vectors[0])}, what this model makes", "dimensions")
@@ -68,14 +69,9 @@ async def _embed(inputs: list[list[int]], runtime: "Runtime", receive: Receive) 
     return work.result()
 
 
-def _ids(one: Input, runtime: "Runtime") -> list[int]:
-    ids = runtime.engine.tokenizer.encode(one, add_special=True) if isinstance(one, str) else one
-    if not ids:
+def _check_lengths(inputs: list[list[int]], runtime: "Runtime") -> None:
+    if not all(inputs):
         raise bad_request("input has an empty text, which has no embedding", "input")
-    return ids
-
-
-def _check_length(inputs: list[list[int]], runtime: "Runtime") -> None:
     longest, context_length = max(map(len, inputs)), runtime.engine.capabilities.context_length
     if longest > context_length:
         raise ContextOverflow(longest, context_length, "input")

@@ -11,12 +11,14 @@ from ..served import Served, served_model
 router = APIRouter(route_class=JsonRoute, prefix="/v1/models", tags=["OpenAI"])
 
 
+@router.head("", include_in_schema=False)
 @router.get("", response_model=ListModelsResponse)
 async def list_models(request: Request) -> dict[str, Any]:
     """The served model."""
     return {"object": "list", "data": [_model(served_model(request, None))]}
 
 
+@router.head("/{model:path}", include_in_schema=False)
 @router.get("/{model:path}", response_model=Model)
 async def retrieve_model(model: str, request: Request) -> dict[str, Any]:
     """The model of this name."""

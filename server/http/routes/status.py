@@ -11,12 +11,14 @@ from ..served import Served
 router = APIRouter(tags=["status"])
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", response_model=Health)
 async def health() -> dict[str, Any]:
     """The process is alive, whatever the model does."""
     return {"status": "ok"}
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", response_model=Ready, responses={503: {"model": Ready}})
 async def ready(request: Request) -> JSONResponse:
     """200 when requests are answered; 503 while the model loads, and when the server ends or has failed."""

@@ -1,6 +1,5 @@
 """POST /tokenize and POST /detokenize."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -8,11 +7,9 @@ from fastapi import APIRouter, Request
 from ..body import JsonRoute
 from ..errors import bad_request
 from ..inputs import check_ids
+from ..offload import prepared
 from ..schema.text import DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse
 from ..served import served_model
-
-INLINE_CHARS = 10_000
-"""Longer texts are tokenized off the event loop, so that running streams do not wait for them."""
 
 router = APIRouter(route_class=JsonRoute, tags=["text"])
 
@@ -24,13 +21,13 @@ async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
     text = _text(body)
     parse_special = body.parse_special is not False
 
-    def encode() -> list[int]:
-        return tokenizer.encode(text, add_special=bool(body.add_special), parse_special=parse_special)
+    def encode() -> list[Any]:
+        ids = tokenizer.encode(text, add_special=bool(body.add_special), parse_special=parse_special)
+        if not body.with_pieces:
+            return ids
+        return [{"id": token_id, "piece": _written(tokenizer.piece(token_id))} for token_id in ids]
 
-    ids = encode() if len(text) <= INLINE_CHARS else await asyncio.to_thread(encode)
-    if not body.with_pieces:
-        return {"tokens": ids}
-    return {"tokens": [{"id": token_id, "piece": _written(tokenizer.piece(token_id))} for token_id in ids]}
+    return {"tokens": await prepared(request, encode)}
 
 
 @router.post("/detokenize", response_model=DetokenizeResponse)
@@ -38,8 +35,11 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> dict[str, Any
     """The text of tokens, control tokens by their names."""
     tokenizer = served_model(request, body.model).runtime.engine.tokenizer
     check_ids(body.tokens, tokenizer.vocab_size, "tokens")
-    text = b"".join(tokenizer.piece(token_id) for token_id in body.tokens)
-    return {"content": text.decode("utf-8", "replace")}
+
+    def decode() -> str:
+        return b"".join(map(tokenizer.piece, body.tokens)).decode("utf-8", "replace")
+
+    return {"content": await prepared(request, decode)}
 
 
 def _text(body: TokenizeRequest) -> str:

@@ -28,10 +28,11 @@ class ChatCompletionTokenLogprob(TopLogprob):
 
 
 class ChatLogprobs(ResponseModel):
-    """Log-probabilities of an answer."""
+    """Log-probabilities of an answer; of reasoning and its markers, where there is any, apart."""
 
     content: list[ChatCompletionTokenLogprob] | None
     refusal: list[ChatCompletionTokenLogprob] | None
+    reasoning_content: list[ChatCompletionTokenLogprob] | None = None
 
 
 class CalledFunction(ResponseModel):

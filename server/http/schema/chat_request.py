@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from .base import Name, RequestModel
-from .generation import Count, GenerationRequest
+from .generation import GenerationRequest, PositiveCount
 from .harmless import HarmlessForChat
 from .messages import Message, Tool, ToolChoice
 
@@ -65,7 +65,8 @@ class ApplyTemplateRequest(PromptFields):
 class CreateChatCompletionRequest(PromptFields, GenerationRequest, HarmlessForChat):
     """A chat to answer."""
 
-    max_completion_tokens: Count | None = Field(None, description="Another name for max_tokens.")
+    max_tokens: PositiveCount | None = Field(None, description="The most tokens to make.")
+    max_completion_tokens: PositiveCount | None = Field(None, description="Another name for max_tokens.")
     logprobs: bool | None = Field(None, description="Report the log-probability of every token.")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
         None, description="Also report this many of the most likely tokens; needs logprobs."

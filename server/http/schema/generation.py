@@ -14,6 +14,7 @@ MAX_GRAMMAR_CHARS = 65_536
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=MAX_INT)]
+PositiveCount = Annotated[int, Field(ge=1, le=MAX_INT)]
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
