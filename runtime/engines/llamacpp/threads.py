@@ -2,7 +2,7 @@
 
 llama.cpp's threads spin at barriers, so one thread without a core holds all the others up: with as many threads as
 cores and one core taken by another process, a step can take thirty times as long, and one thread fewer is the best
-setting. The tuner compares settings by measured step times only; the load of other processes decides merely when a
+setting. The tuner compares settings by measured step times only; the load of other processes decides merely which
 comparison is worth its cost.
 """
 
@@ -11,24 +11,27 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import psutil
 
 SLOWER = 1.3
-"""A step this much slower than usual is a reason to try one thread fewer."""
+"""Steps this much slower than expected are a reason to try one thread fewer."""
 BETTER = 0.93
 """A setting has to be this much faster to be taken."""
 TRIAL_STEPS = 3
 TRIAL_SHARE = 0.03
-"""Most of the time that trials of a slower setting may cost."""
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 20.0
+"""Most of the time that the lost trials of one reason may cost."""
+_WAIT_S = 1.0
 _LOAD_PERIOD_S = 0.25
+_KEEP = 0.95  # of a fit's past, at each step
 LOOK_EVERY_S = 1.0
 """How often an idle engine looks at the load, so that what a request finds is not the average of a long idle time."""
 
-Key = tuple[int, int]
+Reason = Literal["load", "slower", "chance"]
 
 
 def default_threads() -> int:
@@ -121,11 +124,12 @@ class FixedThreads:
 
 
 class ThreadTuner:
-    """Moves between 1 and ``most`` threads, one at a time, towards what is faster now.
+    """Moves between 1 and ``most`` threads, towards what is faster now.
 
-    A *trial* runs a few steps with a neighbouring number of threads and compares them with the latest steps of the
-    same shape. Fewer threads are tried when steps have become slower; more when other processes leave a core free,
-    and now and then, at most TRIAL_SHARE of the time. A trial that was lost doubles the wait for the next.
+    A *trial* runs a few steps with another number of threads and compares their time with what the same steps would
+    have taken with the current one, whatever their shapes. It has one of three reasons: other processes leave another
+    number of cores free (*load*), steps have become *slower* (one thread fewer), or *chance* (one more). A lost trial
+    makes its reason wait in proportion to its cost.
     """
 
     def __init__(
@@ -136,16 +140,13 @@ class ThreadTuner:
         *,
         cores: int | None = None,
     ) -> None:
-        self.most = self.current = most
+        self.most = most
         self._cores = cores or psutil.cpu_count() or most
         self._other_load = other_load if other_load is not None else OtherLoad()
         self._clock = clock
-        self._recent: dict[tuple[int, Key], deque[float]] = {}
-        self._usual: dict[tuple[int, Key], float] = {}
-        self._trial: _Trial | None = None
-        self._wait_s = {-1: _FIRST_WAIT_S, 1: _FIRST_WAIT_S}
-        self._not_before = {-1: 0.0, 1: 0.0}
-        self._was_crowded = False
+        self._not_before: dict[Reason, float] = {"load": 0.0, "slower": 0.0, "chance": 0.0}
+        self._is_slower = True  # as far as anyone knows: the load may be older than the first step
+        self._use(most, StepFit())
         self.look_every_s = LOOK_EVERY_S if most > 1 else None
 
     def rest(self) -> None:
@@ -154,11 +155,8 @@ class ThreadTuner:
 
     def resume(self) -> None:
         """The engine was idle and has work again: what others used meanwhile says where to begin."""
-        others = self._other_load()
-        if others is not None:
-            self.current = max(1, min(self.most, round(self._cores - others)))
-            self._was_crowded = self.current < self.most
-        self._trial = None
+        free = self._free_cores()
+        self._use(free, self._fit if free == self.current else StepFit())
 
     def choose(self) -> int:
         """Threads for the next step."""
@@ -168,80 +166,82 @@ class ThreadTuner:
         """Learn from a step that ran with ``choose()`` threads, and decide whether to try another number."""
         if self.most == 1:
             return
-        self._other_load()
-        key = num_decode, num_prefill.bit_length()
-        cost = step_s / (num_decode + num_prefill)
-        self._recent.setdefault((self.choose(), key), deque(maxlen=TRIAL_STEPS)).append(cost)
+        rows, free = num_decode + num_prefill, self._free_cores()
         if self._trial:
-            self._judge(self._trial, key, cost, step_s)
-        else:
-            self._consider(key)
-
-    def _consider(self, key: Key) -> None:
-        recent = self._recent[self.current, key]
-        if len(recent) < TRIAL_STEPS:
+            self._judge(self._trial, rows, step_s)
             return
-        cost, now = median(recent), self._clock()
-        usual = self._usual.get((self.current, key))
-        self._usual[self.current, key] = cost if usual is None else min(usual * 1.01, cost)
-        is_slower = usual is not None and cost > SLOWER * usual
-        is_new = (self.current - 1, key) not in self._recent and not self._usual.keys() - {(self.current, key)}
-        if self.current > 1 and (is_slower or is_new) and now >= self._not_before[-1]:
-            self._trial = _Trial(self.current - 1, key, cost)
-        elif self.current < self.most and (self._is_core_free() or now >= self._not_before[1]):
-            self._trial = _Trial(self.current + 1, key, cost)
+        self._fit.observe(rows, step_s)
+        self._paces.append(step_s / self._fit.predict(rows))
+        if len(self._paces) == TRIAL_STEPS:
+            self._consider(free)
 
-    def _is_core_free(self) -> bool:
-        """Whether other processes have just stopped using a core that one more thread could have."""
+    def _use(self, threads: int, fit: "StepFit") -> None:
+        self.current = threads
+        self._fit = fit
+        self._paces: deque[float] = deque(maxlen=TRIAL_STEPS)
+        self._trial: _Trial | None = None
+
+    def _free_cores(self) -> int:
+        """The number of threads that have a core each, or the current one when the load is unknown."""
         others = self._other_load()
-        is_crowded = others is None or self._cores - others < self.current + 0.7
-        freed = self._was_crowded and not is_crowded
-        self._was_crowded = is_crowded
-        return freed
+        return self.current if others is None else max(1, min(self.most, round(self._cores - others)))
 
-    def _judge(self, trial: "_Trial", key: Key, cost: float, step_s: float) -> None:
-        if key != trial.key:
-            self._bear_other_shape(trial, key, cost, step_s)
-            return
-        trial.costs.append(cost)
-        trial.lost_s += max(0.0, step_s * (1 - trial.cost_before / cost))
-        if len(trial.costs) < TRIAL_STEPS and cost < 2 * trial.cost_before:
-            return
-        self._settle(trial, trial.threads - self.current)
+    def _consider(self, free: int) -> None:
+        pace = max(1.0, median(self._paces))
+        self._is_slower |= pace > SLOWER
+        candidates: dict[Reason, int] = {
+            "load": free,
+            "slower": max(1, self.current - self._is_slower),
+            "chance": min(self.most, self.current + 1),
+        }
+        for reason, threads in candidates.items():
+            if threads != self.current and self._clock() >= self._not_before[reason]:
+                self._trial = _Trial(reason, threads, pace)
+                return
 
-    def _settle(self, trial: "_Trial", direction: int) -> None:
+    def _judge(self, trial: "_Trial", rows: int, step_s: float) -> None:
+        trial.fit.observe(rows, step_s)
+        trial.steps += 1
+        trial.spent_s += step_s
+        trial.expected_s += trial.pace * self._fit.predict(rows)
+        if trial.steps < TRIAL_STEPS and trial.spent_s < 2 * trial.expected_s:
+            return
         self._trial = None
-        if median(trial.costs) < BETTER * trial.cost_before:
-            self.current = trial.threads
-            self._usual.clear()
-            self._wait_s = {-1: _FIRST_WAIT_S, 1: _FIRST_WAIT_S}
-            self._not_before[-direction] = self._clock() + _FIRST_WAIT_S
-            return
-        self._usual[self.current, trial.key] = trial.cost_before
-        self._lose(trial, direction)
-
-    def _bear_other_shape(self, trial: "_Trial", key: Key, cost: float, step_s: float) -> None:
-        """A step that cannot be compared with the trial's first, but costs time all the same."""
-        usual = self._usual.get((self.current, key), cost)
-        trial.other_shapes += 1
-        trial.lost_s += max(0.0, step_s * (1 - usual / cost))
-        if cost >= 2 * usual * (1 + 1e-9) or trial.other_shapes > TRIAL_STEPS:
-            self._trial = None
-            self._lose(trial, trial.threads - self.current)
-
-    def _lose(self, trial: "_Trial", direction: int) -> None:
-        """Wait before the next trial in this direction, in proportion to what this one cost."""
+        self._is_slower &= trial.reason != "slower"
         now = self._clock()
-        wait_s = max(self._wait_s[direction], trial.lost_s / TRIAL_SHARE)
-        self._not_before[direction] = now + wait_s
-        self._wait_s[direction] = min(2 * wait_s, _LONGEST_WAIT_S)
+        if trial.spent_s < BETTER * trial.expected_s:
+            self._use(trial.threads, trial.fit)
+            self._not_before = dict.fromkeys(self._not_before, now + _WAIT_S)
+        else:
+            lost_s = trial.spent_s - trial.expected_s
+            self._not_before[trial.reason] = now + max(_WAIT_S, lost_s / TRIAL_SHARE)
 
 
+class StepFit:
+    """A step's time as ``fixed + per_row * rows``: least squares on the time of a row, old steps slowly forgotten."""
+
+    def __init__(self) -> None:
+        self._sums = [0.0] * 5
+
+    def observe(self, rows: int, step_s: float) -> None:
+        """Learn from one step."""
+        x, y = 1 / rows, step_s / rows
+        self._sums = [_KEEP * old + new for old, new in zip(self._sums, (1.0, x, x * x, y, x * y), strict=True)]
+
+    def predict(self, rows: int) -> float:
+        """Expected seconds, after at least one step was observed. Neither of the two costs is ever negative."""
+        n, x, xx, y, xy = self._sums
+        spread = n * xx - x * x
+        fixed = max(0.0, min((n * xy - x * y) / spread, y / x)) if spread > 1e-9 * n * xx else 0.0
+        return fixed + (y - fixed * x) / n * rows
+
+
+@dataclass
 class _Trial:
-    def __init__(self, threads: int, key: Key, cost_before: float) -> None:
-        self.threads = threads
-        self.key = key
-        self.cost_before = cost_before
-        self.costs: list[float] = []
-        self.lost_s = 0.0
-        self.other_shapes = 0
+    reason: Reason
+    threads: int
+    pace: float  # what steps took lately, as a multiple of what the current setting's fit expects
+    fit: StepFit = field(default_factory=StepFit)
+    steps: int = 0
+    spent_s: float = 0.0
+    expected_s: float = 0.0
