@@ -1,15 +1,16 @@
-"""Fetch a GGUF model from the Hugging Face Hub, through its own client and cache.
+"""Fetch a GGUF model or a checkpoint from the Hugging Face Hub, through its own client and cache.
 
 The listing's commit is what is downloaded, so that the parts of a model belong together even when somebody
 pushes meanwhile. Without an answer from the Hub the newest copy in the cache serves.
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
+from .checkpoint_files import checkpoint_names
 from .errors import ModelError
 from .gguf_files import model_names, part_names, select_model
 
@@ -22,15 +23,26 @@ _TIMEOUT_S = 10
 
 def fetch_model(repo: str, quant: str | None, *, progress: bool) -> Path:
     """The model's (first) file in the cache, downloaded if need be. ModelError says why there is none."""
+    return _fetched(repo, lambda: _download(repo, quant), lambda: _cached(repo, quant), progress)
+
+
+def fetch_checkpoint(repo: str, *, progress: bool) -> Path:
+    """The folder of the checkpoint in the cache, downloaded if need be: settings, tokenizer, templates and
+    safetensors, and nothing that can run code. ModelError says why there is none."""
+    return _fetched(repo, lambda: _download_checkpoint(repo), lambda: _cached_checkpoint(repo), progress)
+
+
+def _fetched(repo: str, download: Callable[[], Path], cached: Callable[[], Path], progress: bool) -> Path:
+    """What ``download`` gives; where the Hub cannot be asked, what ``cached`` gives."""
     try:
         with _progress_bars(progress):
-            return _download(repo, quant)
+            return download()
     except _client_errors() as error:
         if refusal := _refusal(repo, error):
             raise ModelError(refusal) from error
         cause = _one_line(error)
         try:
-            path = _cached(repo, quant)
+            path = cached()
         except ModelError as missing:
             raise ModelError(
                 f"no such file or folder: {repo}; read as a name on the Hub it cannot be fetched ({cause}), "
@@ -53,8 +65,36 @@ def _download(repo: str, quant: str | None) -> Path:
     return Path(paths[0])
 
 
+def _download_checkpoint(repo: str) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    listing = HfApi().model_info(repo, timeout=_TIMEOUT_S)
+    names = checkpoint_names([file.rfilename for file in listing.siblings or ()], repo)
+    config, *_ = [hf_hub_download(repo, name, revision=listing.sha) for name in names]
+    return Path(config).parent
+
+
 def _cached(repo: str, quant: str | None) -> Path:
     """The model among the complete ones in the cache, the newest copy of each."""
+    models: dict[str, Path] = {}
+    for folder, files in _snapshots(repo):
+        for name in model_names(files):
+            if files.issuperset(part_names(name)):
+                models.setdefault(name, folder / name)
+    return models[select_model(list(models), repo, quant, PREFERRED_QUANTS)]
+
+
+def _cached_checkpoint(repo: str) -> Path:
+    """The newest complete copy in the cache."""
+    for folder, files in _snapshots(repo):
+        with suppress(ModelError):
+            checkpoint_names(files, repo)
+            return folder
+    raise ModelError(f"{repo} has no complete checkpoint")
+
+
+def _snapshots(repo: str) -> list[tuple[Path, set[str]]]:
+    """The copies of a repository in the cache, each with the files it has, the newest first."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -63,14 +103,12 @@ def _cached(repo: str, quant: str | None) -> Path:
     except CacheNotFound:
         repos = ()
     ours = (found for found in repos if (found.repo_type, found.repo_id) == ("model", repo))
-    snapshots = [snapshot for found in ours for snapshot in found.revisions]
-    models: dict[str, Path] = {}
-    for snapshot in sorted(snapshots, key=lambda copy: copy.last_modified, reverse=True):
-        names = {file.file_path.relative_to(snapshot.snapshot_path).as_posix() for file in snapshot.files}
-        for name in model_names(names):
-            if names.issuperset(part_names(name)):
-                models.setdefault(name, snapshot.snapshot_path / name)
-    return models[select_model(list(models), repo, quant, PREFERRED_QUANTS)]
+    copies = [snapshot for found in ours for snapshot in found.revisions]
+    copies.sort(key=lambda copy: copy.last_modified, reverse=True)
+    return [
+        (copy.snapshot_path, {file.file_path.relative_to(copy.snapshot_path).as_posix() for file in copy.files})
+        for copy in copies
+    ]
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

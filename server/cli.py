@@ -7,12 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..runtime.errors import EngineError, TapsterError
+from ..runtime.errors import EngineError, ProofError, TapsterError
 
 COMMANDS = {
     "serve": "answer on an OpenAI-compatible endpoint and a chat page",
     "chat": "talk to a model in the terminal",
     "inspect": "show what a model is, how it stops, and what is wrong with it",
+    "convert": "turn a checkpoint into GGUF files that are proved, or a GGUF file into a checkpoint",
+    "imatrix": "collect an importance matrix, which makes small types lose less",
     "bench": "measure a server or a model under load",
 }
 EXIT_FAILED = 1
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         return _module(args.command).run(args)
-    except EngineError as error:
+    except (EngineError, ProofError) as error:
         sys.stderr.write(f"tapster: {error}\n")
         return EXIT_FAILED
     except TapsterError as error:

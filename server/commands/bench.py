@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Coroutine
 
+    from rich.console import Console
+
     from ..bench.results import BenchResult
 
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -56,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also compare numbers of threads, with a core free and with it busy",
     )
     parser.add_argument(
+        "--conversion", action="store_true", help="measure how fast the model is converted instead of how it is served"
+    )
+    parser.add_argument(
         "--chat", action="store_true", help="send every prompt as a chat, for a server without completions"
     )
     parser.add_argument("--model", metavar="ID", help="the model to ask for (default: the first that the server lists)")
@@ -80,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     """0 when everything was measured, whatever the bars say; 130 after Ctrl-C. Raises TapsterError."""
     options = _options(args)
     _check_json_file(args.json)
+    if args.conversion:
+        return _run_conversion(options, args.json)
     try:
         result = _benchmark(options)
     except KeyboardInterrupt:
@@ -87,6 +94,21 @@ def run(args: argparse.Namespace) -> int:
     if result is None:
         return _TERMINATED
     _write(result, args.json)
+    return 0
+
+
+def _run_conversion(options: BenchOptions, json_file: str | None) -> int:
+    from ..bench.conversion import measure_conversion
+    from ..bench.conversion_report import print_rows, rows_to_json
+
+    path = _model_path(options.what)
+    assert path is not None
+    try:
+        rows = measure_conversion(path, repeat=options.repeat, say=_say)
+    finally:
+        _say("")
+    print_rows(rows, _console(json_file))
+    _write_json(rows_to_json(rows), json_file)
     return 0
 
 
@@ -168,15 +190,23 @@ def _say(text: str) -> None:
 
 
 def _write(result: "BenchResult", json_file: str | None) -> None:
-    from rich.console import Console
-
     from ..bench.report import print_report, to_json
 
+    print_report(result, _console(json_file))
+    _write_json(to_json(result), json_file)
+
+
+def _console(json_file: str | None) -> "Console":
+    from rich.console import Console
+
     console = Console(stderr=json_file == "-", highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=json_file == "-", highlight=False, width=_PLAIN_WIDTH)
-    print_report(result, console)
+    if console.is_terminal:
+        return console
+    return Console(stderr=json_file == "-", highlight=False, width=_PLAIN_WIDTH)
+
+
+def _write_json(text: str, json_file: str | None) -> None:
     if json_file == "-":
-        sys.stdout.write(to_json(result) + "\n")
+        sys.stdout.write(text + "\n")
     elif json_file is not None:
-        Path(json_file).write_text(to_json(result) + "\n", encoding="utf-8")
+        Path(json_file).write_text(text + "\n", encoding="utf-8")

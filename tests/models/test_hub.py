@@ -21,9 +21,12 @@ CONTENT = bytes(range(256)) * 400
 ASK = """
 import json, sys
 from tapster.runtime.errors import ModelError
+from tapster.runtime.hub import fetch_checkpoint
 from tapster.runtime.resolve import resolve_model
 def ask(spec):
     try:
+        if spec.startswith("checkpoint "):
+            return str(fetch_checkpoint(spec.removeprefix("checkpoint "), progress=False))
         return str(resolve_model(spec, progress=sys.argv[1] == "progress"))
     except ModelError as error:
         return f"ModelError: {error}"
@@ -217,6 +220,39 @@ def test_a_model_in_parts(client: Client, hub: Hub) -> None:
     assert first.endswith(f"/snapshots/{COMMIT}/{parts[0]}")
     assert content_of(first.replace("00001-of", "00002-of")) == parts[1].encode() + CONTENT
     assert torn == f"ModelError: the model {parts[0]} in org/torn is incomplete: {parts[1]} is missing"
+
+
+def test_a_checkpoint_is_fetched_without_what_can_run_code(client: Client, hub: Hub) -> None:
+    parts = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    settings = ["config.json", "tokenizer.json", "additional_chat_templates/rag.jinja"]
+    others = ["pytorch_model.bin", "modeling_x.py", "original/model.safetensors", "consolidated.safetensors", "x.gguf"]
+    hub.repos = {
+        "org/parts": [*settings, *parts, "model.safetensors.index.json", *others],
+        "org/single": [*others, "config.json", "model.safetensors"],
+        "org/torn": ["config.json", parts[1]],
+        "org/pickles": ["config.json", "pytorch_model.bin"],
+        "org/ggufs": ["x.gguf"],
+    }
+    folder, single, torn, pickles, ggufs = client.resolve(*(f"checkpoint {repo}" for repo in hub.repos))
+    fetched = {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
+    assert fetched == {*settings, *parts, "model.safetensors.index.json"}
+    assert folder.endswith(f"models--org--parts/snapshots/{COMMIT}")
+    assert {path.name for path in Path(single).iterdir()} == {"config.json", "model.safetensors"}
+    assert torn == f"ModelError: the checkpoint in org/torn is incomplete: {parts[0]} is missing"
+    assert pickles.startswith("ModelError: org/pickles has no checkpoint to convert: its weights are pickles")
+    assert ggufs == "ModelError: org/ggufs has no checkpoint to convert: it holds GGUF files"
+
+
+def test_without_a_network_the_newest_whole_checkpoint_serves(client: Client, hub: Hub) -> None:
+    hub.repos = {"org/name": ["config.json", "model.safetensors"]}
+    (old,) = client.resolve("checkpoint org/name")
+    hub.commit = NEXT_COMMIT
+    (new,) = client.resolve("checkpoint org/name")
+    assert client.resolve("checkpoint org/name", HF_HUB_OFFLINE="1") == [new]
+    Path(new, "model.safetensors").unlink()
+    kept, refusal = client.resolve("checkpoint org/name", "checkpoint org/other", HF_HUB_OFFLINE="1")
+    assert kept == old
+    assert refusal.endswith("and in the cache org/other has no complete checkpoint")
 
 
 def test_refusals(client: Client, hub: Hub) -> None:

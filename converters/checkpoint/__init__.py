@@ -1,0 +1,1 @@
+"""Read a Hugging Face checkpoint: its settings, its tokenizer's files, and its tensors without loading them."""

@@ -1,0 +1,218 @@
+"""Make GGUF artifacts of several types from one source: write, quantize, compare with 16 bits, prove, deliver."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+from ..runtime.errors import ConversionError, ProofError
+from ..runtime.profile import load_profile
+from .artifact import Artifact
+from .checkpoint.checkpoint import Checkpoint
+from .gguf.quantize import Quantizer
+from .gguf.types import quant_type
+from .imatrix.calibration import calibration_texts
+from .imatrix.collect import collect_imatrix
+from .material import Material, Written, from_checkpoint, from_gguf, is_direct
+from .options import AUTO, NONE, ConvertOptions
+from .outputs import Output
+from .progress import Progress
+from .proof.divergence import measure_divergence
+from .proof.figures import Divergence
+from .proof.proof import Proof, proof_path, prove, unverified
+from .proof.texts import chat_texts, read_conversations
+from .source import GGUFSource
+from .workspace import deliver, require_space, workspace
+
+COMPARED_AT_ONCE = 4
+"""Artifacts that share one computation of the reference: each is loaded meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A file that is made and not yet proved."""
+
+    output: Output
+    path: Path
+    seconds: float
+    fallbacks: dict[str, str] = field(default_factory=dict)
+    clamped: dict[str, int] = field(default_factory=dict)
+
+
+def make_ggufs(
+    source: Checkpoint | GGUFSource,
+    outputs: Sequence[Output],
+    options: ConvertOptions,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> Iterator[Artifact]:
+    """The artifacts, each when it is at its place. Whatever ends the work early, what is not finished goes."""
+    folder = outputs[0].path.parent
+    needs_quantizer = isinstance(source, GGUFSource) or not all(map(is_direct, outputs))
+    _check_options(outputs, options, needs_quantizer)
+    with workspace(folder) as place, ExitStack() as stack:
+        quantizer = stack.enter_context(Quantizer()) if needs_quantizer else None
+        written: list[Written] = []
+        if isinstance(source, GGUFSource):
+            material = from_gguf(source)
+        else:
+            material, written = from_checkpoint(source, outputs, options, place, progress)
+        for note in material.notes:
+            tell(note)
+        imatrix = folder / f"{source.name}-imatrix.gguf"
+        yield from _Ladder(material, quantizer, options, place, imatrix, progress).climb(outputs, written)
+
+
+def _check_options(outputs: Sequence[Output], options: ConvertOptions, needs_quantizer: bool) -> None:
+    if not needs_quantizer:
+        for name, value in (
+            ("--imatrix", options.imatrix not in (None, AUTO, NONE)),
+            ("--tensor-type", options.tensor_types),
+            ("--output-type", options.output_type),
+            ("--embedding-type", options.embedding_type),
+        ):
+            if value:
+                raise ConversionError(f"{name} has no effect on {', '.join(str(output.target) for output in outputs)}")
+    if options.imatrix == NONE:
+        for output in outputs:
+            if quant_type(output.target.type).needs_imatrix:
+                raise ConversionError(
+                    f"{output.target} cannot be made without an importance matrix: leave out --imatrix none"
+                )
+
+
+class _Ladder:
+    """One run over all types."""
+
+    def __init__(
+        self,
+        material: Material,
+        quantizer: Quantizer | None,
+        options: ConvertOptions,
+        place: Path,
+        imatrix: Path,
+        progress: Progress,
+    ) -> None:
+        self._material = material
+        self._reference = material.reference
+        self._quantizer = quantizer
+        self._options = options
+        self._place = place
+        self._own_imatrix = imatrix
+        self._imatrix: Path | None = None
+        self._progress = progress
+
+    def climb(self, outputs: Sequence[Output], written: Sequence[Written]) -> Iterator[Artifact]:
+        ready = {one.output: _Made(one.output, one.path, *_of_report(one)) for one in written}
+        for output, made in ready.items():
+            if _is_exact(output):
+                yield self._finish(made, None)
+        lossy = [output for output in outputs if output not in ready or not _is_exact(output)]
+        for start in range(0, len(lossy), COMPARED_AT_ONCE):
+            group = [ready.get(output) or self._quantize(output) for output in lossy[start : start + COMPARED_AT_ONCE]]
+            for made, divergence in zip(group, self._measure(group), strict=True):
+                yield self._finish(made, divergence)
+
+    def _quantize(self, output: Output) -> _Made:
+        assert self._quantizer is not None
+        assert self._reference is not None
+        kind = quant_type(output.target.type)
+        imatrix = self._imatrix_for(output)
+        path = self._place / output.path.name
+        require_space(self._place, int(self._material.parameters * kind.bits / 8), output.path.name)
+        total = self._reference.stat().st_size
+        with self._progress.stage(f"Quantizing to {kind.name}", total, "bytes") as advance:
+            report = self._quantizer.quantize(
+                self._reference,
+                path,
+                kind.name,
+                imatrix=imatrix,
+                tensor_types=self._options.tensor_types,
+                output_type=self._options.output_type,
+                embedding_type=self._options.embedding_type,
+                threads=self._options.threads,
+                advance=advance,
+            )
+        fallbacks = {name: got for name, (_wanted, got) in report.fallbacks.items()}
+        return _Made(output, path, report.seconds, fallbacks)
+
+    def _imatrix_for(self, output: Output) -> Path | None:
+        chosen = self._options.imatrix
+        if chosen not in (None, AUTO, NONE):
+            return Path(chosen)
+        if chosen == AUTO or quant_type(output.target.type).needs_imatrix:
+            self._imatrix = self._imatrix or self._collect()
+            return self._imatrix
+        return None
+
+    def _collect(self) -> Path:
+        """Collect it beside the artifacts, where an interrupted run finds it again."""
+        assert self._reference is not None
+        texts = calibration_texts(load_profile(self._reference), self._options.calibration)
+        with self._progress.stage("Collecting the importance matrix") as advance:
+            done = 0
+
+            def move(now: int, _total: int) -> None:
+                nonlocal done
+                advance(now - done)
+                done = now
+
+            collect_imatrix(self._reference, texts, self._own_imatrix, threads=self._options.threads, progress=move)
+        return self._own_imatrix
+
+    def _measure(self, group: Sequence[_Made]) -> list[Divergence] | list[None]:
+        if not self._options.verify:
+            return [None] * len(group)
+        assert self._reference is not None
+        texts = chat_texts(load_profile(self._reference), read_conversations(self._options.proof_text))
+        return measure_divergence(
+            self._reference,
+            [made.path for made in group],
+            texts,
+            num_tokens=self._options.proof_tokens,
+            threads=self._options.threads,
+            progress=self._progress,
+        )
+
+    def _finish(self, made: _Made, divergence: Divergence | None) -> Artifact:
+        """Prove the artifact and move it to its name; one that fails goes to a name that nobody takes for it."""
+        started = perf_counter()
+        proof = self._prove(made, divergence)
+        target = made.output.path
+        if proof.failures:
+            target = target.with_name(target.name + ".rejected")
+        deliver(made.path, target, replace=self._options.force or bool(proof.failures))
+        proof.write(proof_path(made.output.path))
+        if self._reference == made.path:
+            if proof.failures:
+                proof.require_passed()
+            self._reference = target
+        seconds = made.seconds + perf_counter() - started
+        return Artifact(made.output.target, target, seconds, proof, divergence, made.fallbacks, made.clamped)
+
+    def _prove(self, made: _Made, divergence: Divergence | None) -> Proof:
+        source = self._material.source
+        if not self._options.verify:
+            return unverified(source, made.path)
+        return prove(
+            source, made.path, tokenizer=self._material.tokenizer, divergence=divergence, progress=self._progress
+        )
+
+
+def _of_report(one: Written) -> tuple[float, dict[str, str], dict[str, int]]:
+    return one.report.seconds, one.report.fallbacks, one.report.clamped
+
+
+def _is_exact(output: Output) -> bool:
+    return quant_type(output.target.type).bits >= 16
+
+
+def require_all_passed(artifacts: Sequence[Artifact]) -> None:
+    """ProofError when an artifact failed its proof."""
+    failed = [artifact for artifact in artifacts if artifact.failures]
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if failed[1:] else ""
+        raise ProofError(
+            f"{failed[0].path.name} is not what its source was: {failed[0].failures[0]}{more}; see its proof.json"
+        )

@@ -1,0 +1,192 @@
+"""The record beside an artifact that says what was checked and what was lost: ``NAME.proof.json``.
+
+proof_version   1
+verified        false when the checks were skipped; then there are only ``artifact``, ``source``, ``versions``, ``date``
+passed          whether every check passed
+failures        what did not, a sentence each
+artifact        name, bytes, sha256, type, architecture, parameters, bits_per_weight
+source          name, and what identifies it
+versions        tapster, llama_cpp_python (which brings its own llama.cpp)
+date            UTC
+checks          each with ``passed``
+  tensors         count, parameters, exact, types: per type the worst relative RMSE and its bound
+  tokenizer       texts, tokens: tokenized alike by the source's tokenizer and by llama.cpp
+  template        templates, rendered, refused
+  stops           strings, eog_ids, cases, merged
+  divergence      nats; overall, short, long: mean with its interval, quantiles, top1, perplexities; bound.
+                  ``measured`` false with a ``reason`` where there is none
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import ConversionError, ProofError
+from ...runtime.profile import ModelProfile, load_profile
+from ..gguf.reader import GGUFTensor, GGUFTensors
+from ..progress import Progress
+from ..tokenizer.check import TokenizerReport
+from .bounds import EXACT, divergence_bound
+from .figures import Divergence
+from .source import ProofSource
+from .stops import StopReport, check_stops
+from .template import check_templates
+from .tensors import TensorReport, check_tensors
+from .vocabulary import open_vocabulary
+
+VERSION = 1
+_TOKENIZER = "tokenizer.ggml."
+
+
+@dataclass(frozen=True)
+class Proof:
+    """``record`` is what the file says. ``failures`` is empty when all is well, and when nothing was checked."""
+
+    artifact: Path
+    record: dict[str, Any]
+
+    @property
+    def failures(self) -> list[str]:
+        """What is wrong with the artifact, a sentence each."""
+        return list(self.record.get("failures", ()))
+
+    def write(self, path: Path | None = None) -> Path:
+        """Write it at once or not at all; by default beside the artifact. ConversionError when that fails."""
+        path = path or proof_path(self.artifact)
+        partial = path.with_name(path.name + ".partial")
+        try:
+            partial.write_text(json.dumps(self.record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise ConversionError(f"cannot write {path}: {error.strerror}") from error
+        return path
+
+    def require_passed(self) -> None:
+        """ProofError when a check failed."""
+        if failures := self.failures:
+            more = f" (and {len(failures) - 1} more, see {proof_path(self.artifact).name})" if failures[1:] else ""
+            raise ProofError(f"{self.artifact.name} is not what its source was: {failures[0]}{more}")
+
+
+def proof_path(artifact: Path) -> Path:
+    """Where an artifact's proof lies: ``NAME.gguf`` has ``NAME.proof.json``."""
+    name = artifact.name
+    return artifact.with_name((name[: -len(".gguf")] if name.lower().endswith(".gguf") else name) + ".proof.json")
+
+
+def prove(
+    source: ProofSource,
+    artifact: Path,
+    *,
+    tokenizer: TokenizerReport | None = None,
+    divergence: Divergence | None = None,
+    no_divergence: str | None = None,
+    progress: Progress | None = None,
+) -> Proof:
+    """Check an artifact and record what was found; nothing is raised for what is wrong with it.
+
+    ``tokenizer`` is the comparison already made; without it the vocabularies of source and artifact have to be equal.
+    A quantized artifact needs a ``divergence``, or in ``no_divergence`` the reason why it has none. ModelError when
+    the artifact cannot be read at all.
+    """
+    profile, tensors = load_profile(artifact), GGUFTensors(artifact)
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(_sha256, artifact)
+        tensor_report = check_tensors(source.tensors, tensors, progress)
+        template_report = check_templates(source.chat_templates, source.bos_token, source.eos_token, profile)
+        stop_report = _stops(source, artifact, profile)
+        checks = {
+            "tensors": tensor_report.to_json(),
+            "tokenizer": _tokenizer(source, tokenizer, tensors.metadata),
+            "template": template_report.to_json(),
+            "stops": stop_report.to_json(),
+            "divergence": _divergence(tensor_report, divergence, no_divergence),
+        }
+        failures = [*tensor_report.problems, *template_report.problems, *stop_report.problems]
+        failures += [check.pop("problem") for check in checks.values() if "problem" in check]
+        facts = _facts(source, artifact, profile, tensors, digest.result())
+    verdict = {"proof_version": VERSION, "verified": True, "passed": not failures, "failures": failures}
+    return Proof(artifact, {**verdict, **facts, "checks": checks})
+
+
+def unverified(source: ProofSource, artifact: Path) -> Proof:
+    """The record of an artifact that nobody wanted checked."""
+    facts = _facts(source, artifact, load_profile(artifact), GGUFTensors(artifact), _sha256(artifact))
+    return Proof(artifact, {"proof_version": VERSION, "verified": False, **facts})
+
+
+def _facts(
+    source: ProofSource, artifact: Path, profile: ModelProfile, tensors: GGUFTensors, digest: str
+) -> dict[str, Any]:
+    return {
+        "artifact": {
+            "name": artifact.name,
+            "bytes": profile.file_bytes,
+            "sha256": digest,
+            "type": profile.file_type,
+            "architecture": profile.architecture,
+            "parameters": profile.parameters,
+            "bits_per_weight": bits_per_weight(tensors),
+        },
+        "source": {"name": source.name, **source.identity},
+        "versions": {"tapster": _version("tapster"), "llama_cpp_python": _version("llama-cpp-python")},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def bits_per_weight(tensors: Mapping[str, GGUFTensor]) -> float:
+    """How many bits the tensors take for each number in them."""
+    num_bytes = sum(tensor.num_bytes for tensor in tensors.values())
+    return round(8 * num_bytes / max(sum(prod(tensor.shape) for tensor in tensors.values()), 1), 3)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _stops(source: ProofSource, artifact: Path, profile: ModelProfile) -> StopReport:
+    with open_vocabulary(artifact) as tokenizer:
+        return check_stops(profile, tokenizer, source.stop_strings, source.eog_ids)
+
+
+def _tokenizer(source: ProofSource, report: TokenizerReport | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    if report is not None:
+        return {"passed": True, "texts": report.texts, "tokens": report.tokens, "notes": list(report.notes)}
+    if source.tokenizer is None:
+        return {"passed": False, "problem": "the tokenizer was not compared with the source's"}
+    keys = sorted({key for values in (source.tokenizer, metadata) for key in values if key.startswith(_TOKENIZER)})
+    different = [key for key in keys if source.tokenizer.get(key) != metadata.get(key)]
+    if different:
+        return {"passed": False, "problem": f"the metadata key {different[0]} is not the source's"}
+    return {"passed": True, "equal_keys": len(keys)}
+
+
+def _divergence(tensors: TensorReport, found: Divergence | None, no_divergence: str | None) -> dict[str, Any]:
+    quantized = {error.type for error in tensors.errors} - EXACT
+    if found is None:
+        if no_divergence or not quantized:
+            exact = "every number is the source's" if tensors.is_exact else "no tensor is quantized"
+            return {"passed": True, "measured": False, "reason": no_divergence or exact}
+        return {"passed": False, "measured": False, "problem": "the divergence from 16 bits was not measured"}
+    bound, mean = divergence_bound(quantized), found.overall.mean
+    record = {"passed": mean <= bound, "measured": True, "bound": bound, **found.to_json()}
+    if mean <= bound:
+        return record
+    said = f"by {mean:.3g} nats on average, at most {bound:.3g} is right for its types"
+    return {**record, "problem": f"it predicts other than 16 bits: {said if mean == mean else 'its logits are NaN'}"}

@@ -1,0 +1,111 @@
+"""What an artifact was made from, as far as a proof compares with it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ...runtime.chat.end_of_turn import derive_end_of_turn
+from ...runtime.chat.template import ChatTemplate
+from ...runtime.errors import ModelError
+from ...runtime.profile import load_profile
+from ..checkpoint.checkpoint import Checkpoint
+from ..gguf.plan import ModelPlan
+from ..gguf.reader import GGUFTensors
+from .tensors import SourceTensor
+
+_REVISION = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class ProofSource:
+    """``identity`` tells this source from others; ``tokenizer`` has its ``tokenizer.ggml.*`` keys if it is a GGUF file.
+
+    ``stop_strings`` and ``eog_ids`` are what its own files say ends an answer, and the end of a turn by its template.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    tensors: Mapping[str, SourceTensor]
+    chat_templates: Mapping[str, str] = field(default_factory=dict)
+    bos_token: str | None = None
+    eos_token: str | None = None
+    stop_strings: tuple[str, ...] = ()
+    eog_ids: tuple[int, ...] = ()
+    tokenizer: Mapping[str, Any] | None = None
+
+
+def checkpoint_source(checkpoint: Checkpoint, plan: ModelPlan) -> ProofSource:
+    """A Hugging Face folder. Stops and templates are read from its own files and not from the plan."""
+    bos, eos = _special_token(checkpoint, "bos_token"), _special_token(checkpoint, "eos_token")
+    templates = dict(checkpoint.chat_templates)
+    declared = _list(checkpoint.generation_config.get("stop_strings"))
+    eos_ids = _list(checkpoint.generation_config.get("eos_token_id")) or _list(checkpoint.config.get("eos_token_id"))
+    return ProofSource(
+        name=checkpoint.name,
+        identity=_identity(checkpoint),
+        tensors={tensor.name: tensor for tensor in plan.tensors},
+        chat_templates=templates,
+        bos_token=bos,
+        eos_token=eos,
+        stop_strings=tuple(dict.fromkeys([*declared, *_end_of_turn(templates.get("default"), bos, eos)])),
+        eog_ids=tuple(eos_ids),
+    )
+
+
+def gguf_source(path: Path) -> ProofSource:
+    """A GGUF file of 16 or more bits that others are made from."""
+    profile, tensors = load_profile(path), GGUFTensors(path)
+    return ProofSource(
+        name=path.name,
+        identity={"bytes": profile.file_bytes, "file": path.name},
+        tensors=tensors,
+        chat_templates=profile.chat_templates,
+        bos_token=profile.bos_token,
+        eos_token=profile.eos_token,
+        stop_strings=tuple(dict.fromkeys([*profile.stop_strings, *filter(None, [profile.end_of_turn])])),
+        eog_ids=profile.eog_ids,
+        tokenizer=tensors.metadata,
+    )
+
+
+def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Hashes of the small files and the sizes of the weights; for the Hub's cache also the commit."""
+    path = checkpoint.path.resolve()
+    found: dict[str, Any] = {}
+    if _REVISION.fullmatch(path.name):
+        found["revision"] = path.name
+    for name in ("config.json", "tokenizer.json", "tokenizer.model", "model.safetensors.index.json"):
+        if (file := path / name).is_file():
+            found[name] = {"sha256": sha256(file.read_bytes()).hexdigest()}
+    for file in sorted(path.glob("*.safetensors")):
+        found[file.name] = {"bytes": file.stat().st_size}
+    return found
+
+
+def _special_token(checkpoint: Checkpoint, name: str) -> str | None:
+    """Written as a text or as an object, in either of two files."""
+    for values in (checkpoint.tokenizer_config, checkpoint.special_tokens_map):
+        found = values.get(name)
+        found = found.get("content") if isinstance(found, dict) else found
+        if isinstance(found, str):
+            return found
+    return None
+
+
+def _end_of_turn(template: str | None, bos: str | None, eos: str | None) -> list[str]:
+    if template is None:
+        return []
+    try:
+        found = derive_end_of_turn(ChatTemplate(template, bos_token=bos, eos_token=eos))
+    except ModelError:
+        return []
+    return [found] if found else []
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,1 @@
+"""What stands beside published artifacts: sidecars for other programs, a model card, a chart, measured speeds."""

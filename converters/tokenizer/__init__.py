@@ -1,0 +1,1 @@
+"""From a checkpoint's tokenizer to a GGUF vocabulary and back, with a check that both make the same tokens."""

@@ -1,0 +1,267 @@
+"""``tapster convert`` as its users run it: what is made, where, and what is left behind when it ends early."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tiny_checkpoints import TinyCheckpoint, edit_json
+
+from tapster.runtime.profile import load_profile
+from tapster.runtime.runtime import Runtime
+from tapster.runtime.sampling import SamplingParams
+from tapster.server.cli import main
+
+TAPSTER = [sys.executable, "-m", "tapster.server.cli"]
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Callable[[str], TinyCheckpoint], tmp_path: Path) -> Path:
+    """A Llama of random weights in a folder of its own, to be changed at will."""
+    return Path(shutil.copytree(tiny_checkpoint("llama").folder, tmp_path / "models" / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model as a Hugging Face folder, made by the command."""
+    folder = tmp_path_factory.mktemp("hf") / "SmolLM2"
+    assert main(["convert", "demo", "--to", "hf", "--out", str(folder), "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_sigterm() -> Iterator[None]:
+    """The command sets a handler of its own, which must not stay."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def convert(*arguments: object) -> int:
+    return main(["convert", *map(str, arguments)])
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a refused command says."""
+    assert convert(*arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tapster: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_artifact_proof_and_sidecars_lie_beside_the_checkpoint(checkpoint: Path) -> None:
+    assert convert(checkpoint, "--to", "gguf:f16") == 0
+    sidecars = {f"tiny-F16.{name}" for name in ("Modelfile", "params", "preset.ini", "model.yaml")}
+    assert names(checkpoint.parent) == {"tiny", "tiny-F16.gguf", "tiny-F16.proof.json"} | sidecars
+    proof = json.loads((checkpoint.parent / "tiny-F16.proof.json").read_text())
+    assert proof["verified"]
+    assert proof["passed"]
+    assert load_profile(checkpoint.parent / "tiny-F16.gguf").file_type == "F16"
+
+
+def test_several_types_share_a_run_and_are_compared_with_16_bits(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    types = ("Q8_0", "Q4_0", "BF16", "IQ4_NL")
+    targets = [word for name in types for word in ("--to", f"gguf:{name}")]
+    assert convert(checkpoint, *targets, "--out", out, "--json", "--no-sidecars", "--proof-tokens", 600) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {row["type"] for row in report["artifacts"]} == set(types)
+    assert names(out) == {f"tiny-{name}.{end}" for name in types for end in ("gguf", "proof.json")}
+    for row in report["artifacts"]:
+        measured = row["proof"]["checks"]["divergence"]["measured"]
+        assert measured == (row["type"] != "BF16")
+        assert row["proof"]["artifact"]["type"] == row["type"]
+
+
+def test_a_16_bit_gguf_is_a_source_and_a_quantized_one_is_not(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = tmp_path / "half.gguf"
+    assert convert(checkpoint, "--to", "gguf:F16", "--out", half, "--no-sidecars") == 0
+    assert convert(half, "--to", "gguf:Q4_0", "--no-sidecars", "--proof-tokens", 600) == 0
+    small = tmp_path / "half-Q4_0.gguf"
+    assert load_profile(small).file_type == "Q4_0"
+    assert "quantized already" in refusal(capsys, small, "--to", "gguf:Q8_0")
+    assert names(tmp_path) == {"models", "half.gguf", "half.proof.json", "half-Q4_0.gguf", "half-Q4_0.proof.json"}
+
+
+def test_what_is_there_is_not_replaced(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = checkpoint.parent / "tiny-F16.gguf"
+    target.write_bytes(b"precious")
+    assert "--force" in refusal(capsys, checkpoint, "--to", "gguf:F16")
+    assert target.read_bytes() == b"precious"
+    assert convert(checkpoint, "--to", "gguf:F16", "--force") == 0
+    assert target.read_bytes()[:4] == b"GGUF"
+
+
+def test_no_verify_is_written_down(checkpoint: Path) -> None:
+    assert convert(checkpoint, "--to", "gguf:Q8_0", "--no-verify", "--no-sidecars") == 0
+    proof = json.loads((checkpoint.parent / "tiny-Q8_0.proof.json").read_text())
+    assert proof["verified"] is False
+    assert "passed" not in proof
+
+
+def test_stops_and_template_of_the_user_travel(checkpoint: Path) -> None:
+    options = ("--chat-template", "kodalite", "--stop", "### END", "--no-sidecars")
+    assert convert(checkpoint, "--to", "gguf:BF16", *options) == 0
+    profile = load_profile(checkpoint.parent / "tiny-BF16.gguf")
+    assert "### END" in profile.stop_strings
+    assert profile.end_of_turn == "<|end|>"
+
+
+def test_an_artifact_that_fails_its_proof_is_set_aside(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tapster.converters import material
+    from tapster.converters.gguf import writer
+
+    def damaging(files: list[tuple[Path, str]], *args: object, **options: object) -> object:
+        reports = writer.write_ggufs(files, *args, **options)  # type: ignore[arg-type]
+        for path, _type in files:
+            data = bytearray(path.read_bytes())
+            data[-4096:] = bytes(4096)
+            path.write_bytes(data)
+        return reports
+
+    monkeypatch.setattr(material, "write_ggufs", damaging)
+    assert convert(checkpoint, "--to", "gguf:F16", "--no-sidecars") == 1
+    assert "tapster: tiny-F16.gguf" in capsys.readouterr().err
+    assert names(checkpoint.parent) == {"tiny", "tiny-F16.gguf.rejected", "tiny-F16.proof.json"}
+    assert json.loads((checkpoint.parent / "tiny-F16.proof.json").read_text())["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--to", "gguf:Q4_K_L"], "Q4_K_M"),
+        (["--to", "ggfu:Q4_0"], "did you mean 'gguf'"),
+        (["--to", "gguf"], "which type"),
+        ([], "--to"),
+        (["--to", "gguf:F16", "--imatrix", "nowhere.gguf"], "no such file"),
+        (["--to", "gguf:F16", "--tensor-type", "ffn_down=Q6_K"], "no effect"),
+        (["--to", "gguf:Q4_0", "--tensor-type", "Q6_K"], "regular expression"),
+        (["--to", "gguf:IQ2_XXS", "--imatrix", "none"], "without an importance matrix"),
+        (["--to", "gguf:F16", "--to", "gguf:F32", "--out", "one.gguf"], "give a folder"),
+        (["--to", "hf"], "already"),
+        (["--to", "gguf:F16", "--publish", "x", "--no-verify"], "--no-verify"),
+        (["--to", "gguf:F16", "--proof-tokens", "1"], "--proof-tokens"),
+        (["--to", "gguf:F16", "--chat-template", "chatlm"], "chatml"),
+        (["--to", "gguf:F16", "--chat-template", "none.jinja"], "none.jinja"),
+    ],
+)
+def test_refusals_say_what_to_do_and_leave_nothing(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert said in refusal(capsys, checkpoint, *arguments)
+    assert names(checkpoint.parent) == {"tiny"}
+
+
+def test_bad_checkpoints_are_refused_in_one_line(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = checkpoint / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    assert "model.safetensors" in refusal(capsys, checkpoint, "--to", "gguf:F16")
+    weights.write_bytes(whole)
+    edit_json(checkpoint / "config.json", vocab_size=7)
+    assert "7" in refusal(capsys, checkpoint, "--to", "gguf:F16")
+    (checkpoint / "chat_template.jinja").write_text("{% if %}")
+    assert convert(checkpoint, "--to", "gguf:F16") == 2
+    assert names(checkpoint.parent) == {"tiny"}
+
+
+def test_a_source_that_is_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere" in refusal(capsys, tmp_path / "nowhere", "--to", "gguf:F16")
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refusal(capsys, tmp_path / "empty", "--to", "gguf:F16")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing(demo_checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    command = [*TAPSTER, "convert", str(demo_checkpoint), "--to", "gguf:IQ3_S", "--out", str(out)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".tapster-*/*IQ3_S*")) and time.monotonic() < deadline and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert "Traceback" not in said
+    assert names(out) == set()
+
+
+def test_a_full_disk_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    """A file-size limit fails the write as a full disk does."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); import signal; "
+    limited += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from tapster.server.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", limited, "convert", str(checkpoint), "--to", "gguf:F32", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert names(tmp_path) == {"models"}
+
+
+async def test_demo_round_trip_answers_and_stops(demo_checkpoint: Path, tmp_path: Path) -> None:
+    """A real model to a checkpoint and back, in a type whose blocks its rows do not fill: it answers as it is."""
+    path = tmp_path / "SmolLM2-Q4_K_M.gguf"
+    assert convert(demo_checkpoint, "--to", "gguf:Q4_K_M", "--out", path, "--proof-tokens", 400) == 0
+    runtime = Runtime.open(path)
+    try:
+        (stream,) = runtime.chat(
+            [{"role": "user", "content": "What is the capital of France? Answer in one word."}],
+            SamplingParams(temperature=0, max_tokens=40),
+        )
+        text = "".join([delta.content async for delta in stream])
+    finally:
+        runtime.close()
+    assert "Paris" in text
+    assert stream.finish_reason == "stop"
+
+
+async def test_from_training_to_an_answer_that_stops(small_llama: Path, tmp_path: Path) -> None:
+    """Trained here, converted, served: its end of turn is plain text of several tokens, and it ends there."""
+    path = tmp_path / "small-Q4_K_M.gguf"
+    assert convert(small_llama, "--to", "gguf:Q4_K_M", "--out", path, "--proof-tokens", 2000) == 0
+    record = json.loads((tmp_path / "small-Q4_K_M.proof.json").read_text())
+    assert record["checks"]["stops"]["passed"]
+    assert record["checks"]["divergence"]["overall"]["top1"] > 0.8
+    runtime = Runtime.open(path)
+    try:
+        (stream,) = runtime.chat(
+            [{"role": "user", "content": "Tom has 3 apples and buys 4 more. How many apples has he?"}],
+            SamplingParams(temperature=0, max_tokens=400),
+        )
+        text = "".join([delta.content async for delta in stream])
+    finally:
+        runtime.close()
+    assert stream.finish_reason == "stop"
+    assert "<|end|>" not in text
+
+
+def test_published_folder_is_complete(small_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "small-GGUF"
+    types = ("Q8_0", "Q4_K_M", "IQ2_XXS")
+    targets = [word for name in types for word in ("--to", f"gguf:{name}")]
+    options = ("--publish", folder, "--repo", "me/small-GGUF", "--proof-tokens", 1000)
+    assert convert(small_llama, *targets, *options) == 0
+    name = small_llama.name
+    files = {f"{name}-{kind}.{end}" for kind in types for end in ("gguf", "proof.json")}
+    files |= {"README.md", "Modelfile", "params", "preset.ini", "model.yaml", "divergence.png", "divergence.svg"}
+    assert names(folder) == files | {f"{name}-imatrix.gguf"}
+    card = (folder / "README.md").read_text()
+    assert all(f"{name}-{kind}.gguf" in card for kind in types)
+    assert "me/small-GGUF" in card
+    assert os.fspath(tmp_path) not in card
