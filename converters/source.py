@@ -6,7 +6,7 @@ from pathlib import Path
 from ..runtime.chat.builtin import BUILTIN_NAMES, builtin_source
 from ..runtime.errors import ConversionError, ModelError
 from ..runtime.hub import fetch_checkpoint
-from ..runtime.resolve import resolve_model
+from ..runtime.resolve import require_hub_name, resolve_model
 from .checkpoint.checkpoint import Checkpoint, open_checkpoint
 from .gguf.reader import GGUFTensors
 from .options import ConvertOptions
@@ -46,6 +46,7 @@ def open_source(spec: str, options: ConvertOptions, *, progress: bool = True) ->
         found = resolve_model(spec)
         return GGUFSource(found), Path() if spec == "demo" else found.parent
     try:
+        require_hub_name(spec)
         return _adapted(open_checkpoint(fetch_checkpoint(spec, progress=progress)), options), Path()
     except ModelError as error:
         raise ConversionError(str(error)) from error

@@ -51,9 +51,14 @@ def _local_model(spec: str) -> Path | None:
     folder, _, quant = spec.rpartition(":")
     if folder and _expanded(folder).is_dir():
         return _model_in(_expanded(folder), quant)
-    if not _HUB_NAME.fullmatch(spec) or spec.startswith(_PATH_START) or _is_gguf(spec):
-        raise ModelError(_not_found(spec, path))
+    require_hub_name(spec)
     return None
+
+
+def require_hub_name(spec: str) -> None:
+    """ModelError for what can only be a path, and names nothing that is there."""
+    if not _HUB_NAME.fullmatch(spec) or spec.startswith(_PATH_START) or _is_gguf(spec):
+        raise ModelError(_not_found(spec, _expanded(spec)))
 
 
 def _hub_model(spec: str, *, progress: bool) -> Path:
@@ -66,7 +71,9 @@ def _model_in(folder: Path, quant: str | None) -> Path:
     names = [path.name for path in folder.iterdir() if path.is_file()]
     models = model_names(names)
     if not models and "config.json" in names and any(name.endswith(".safetensors") for name in names):
-        raise ModelError(f"{folder} is a Hugging Face checkpoint, and only GGUF can be served: convert it first")
+        raise ModelError(
+            f"{folder} is a Hugging Face checkpoint, and only GGUF can be run: tapster convert {folder} --to gguf:Q4_K_M"
+        )
     return existing_parts(folder / select_model(models, str(folder), quant))[0]
 
 

@@ -209,10 +209,10 @@ def _check_imatrix(path: Path, source: Path, tensors: Sequence[TensorInfo]) -> N
     known = [tensor for tensor in tensors if tensor.name in entries]
     for tensor in known:
         columns = prod(size for idx, size in enumerate(tensor.shape) if idx != 1)
-        if entries[tensor.name].sums.size != columns:
+        if (found := entries[tensor.name].sums.size) != columns:
             raise ConversionError(
-                f"the importance matrix {path} is of another model: it has {entries[tensor.name].sums.size} columns for "
-                f"{tensor.name}, and {source} has {columns}"
+                f"the importance matrix {path} is of another model: it has {found} columns for {tensor.name}, and "
+                f"{source} has {columns}"
             )
     if not known:
         raise ConversionError(f"the importance matrix {path} is of another model: none of its tensors is in {source}")

@@ -6,7 +6,7 @@ no function to trim a text, so white space around a message stays where a templa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...runtime.chat.template import ChatTemplate
 from ...runtime.errors import RequestError
@@ -15,23 +15,30 @@ _SYSTEM, _USER, _ANSWER, _NEXT = "Zq4systemKd", "Zq4userKd", "Zq4answerKd", "Zq4
 _CHANGING = ("strftime_now", "date_string")
 """What a template reads to write today's date, which must not be fixed in a file."""
 
+_FOLLOWS_SYSTEM = '(and (eq $i 1) (eq (index $.Messages 0).Role "system"))'
+
 
 @dataclass(frozen=True, slots=True)
 class TemplateParts:
     """``opening`` begins a conversation without a system message, ``prompt`` the answer that is wanted. Roles have
-    what stands before and after their text."""
+    what stands before and after their text. ``opens_user``: the system message is the beginning of the first user's
+    turn, which then has nothing before its text."""
 
     opening: str
     system: tuple[str, str] | None
     user: tuple[str, str]
     assistant: tuple[str, str]
     prompt: str
+    opens_user: bool = False
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
         """What the parts give, with the prompt for an answer."""
         around = {"system": self.system or ("", ""), "user": self.user, "assistant": self.assistant}
-        opening = "" if messages[0]["role"] == "system" else self.opening
+        has_system = messages[0]["role"] == "system"
+        opening = "" if has_system else self.opening
         turns = [around[message["role"]] for message in messages]
+        if self.opens_user and has_system and messages[1:] and messages[1]["role"] == "user":
+            turns[1] = "", self.user[1]
         texts = (before + message["content"] + after for message, (before, after) in zip(messages, turns, strict=True))
         return opening + "".join(texts) + self.prompt
 
@@ -39,7 +46,7 @@ class TemplateParts:
         """The Go template. An answer that ends the conversation is left open, to be continued."""
         roles = {"system": self.system, "user": self.user, "assistant": self.assistant}
         cases = [
-            f'if eq .Role "{role}" }}}}{_literal(around[0])}{{{{ .Content }}}}{_closing(role, around[1])}'
+            f'if eq .Role "{role}" }}}}{self._before(role, around[0])}{{{{ .Content }}}}{_closing(role, around[1])}'
             for role, around in roles.items()
             if around
         ]
@@ -54,11 +61,16 @@ class TemplateParts:
             f'{{{{ if and $last (ne .Role "assistant") }}}}{_literal(self.prompt)}{{{{ end }}}}{{{{ end }}}}'
         )
 
+    def _before(self, role: str, before: str) -> str:
+        if role != "user" or not self.opens_user:
+            return _literal(before)
+        return f"{{{{ if not {_FOLLOWS_SYSTEM} }}}}{_literal(before)}{{{{ end }}}}"
+
 
 def template_parts(template: ChatTemplate, *, without_bos: str | None = None) -> TemplateParts | None:
     """The parts of a template, or None where it is more than parts. ``without_bos`` is a token at the very beginning
     that the tokenizer adds anyway."""
-    if any(template.uses(name) for name in _CHANGING):
+    if any(name in template.source for name in _CHANGING):
         return None
     try:
         parts = _find(template)
@@ -83,8 +95,9 @@ def _find(template: ChatTemplate) -> TemplateParts | None:
     if not until_next.startswith(after_answer) or not head.endswith(until_next[len(after_answer) :]):
         return None
     before_user = until_next[len(after_answer) :]
-    system, is_part = _find_system(template, user, before_user)
-    if not is_part:
+    try:
+        system, opens_user = _find_system(template, user, before_user)
+    except ValueError:
         return None
     return TemplateParts(
         opening=head[: len(head) - len(before_user)],
@@ -92,23 +105,26 @@ def _find(template: ChatTemplate) -> TemplateParts | None:
         user=(before_user, after_user),
         assistant=(until_answer[len(after_user) :], after_answer),
         prompt=prompted[len(asked) :],
+        opens_user=opens_user,
     )
 
 
 def _find_system(template: ChatTemplate, user: dict[str, str], before_user: str) -> tuple[tuple[str, str] | None, bool]:
-    """What stands around a system message (None where the template refuses or ignores it), and whether that is all
-    there is to it: some templates write it into the user's turn."""
+    """What stands around a system message (None where the template refuses or ignores it), and whether it opens the
+    user's turn. ValueError where it does neither that nor has a turn of its own."""
     try:
         prompt = _plain(template, [_message("system", _SYSTEM), user])
     except RequestError:
-        return None, True
+        return None, False
     before, is_shown, rest = prompt.partition(_SYSTEM)
     if not is_shown:
-        return None, True
-    between = rest.partition(_USER)[0]
-    if not between.endswith(before_user):
         return None, False
-    return (before, between[: len(between) - len(before_user)]), True
+    between = rest.partition(_USER)[0]
+    if between.endswith(before_user):
+        return (before, between[: len(between) - len(before_user)]), False
+    if before.endswith(before_user):
+        return (before, between), True
+    raise ValueError(between)
 
 
 def _conversations(parts: TemplateParts) -> list[list[dict[str, str]]]:
@@ -126,9 +142,7 @@ def _agrees(parts: TemplateParts, template: ChatTemplate, chat: list[dict[str, s
 
 def _without_bos(parts: TemplateParts, bos: str) -> TemplateParts:
     system = (parts.system[0].removeprefix(bos), parts.system[1]) if parts.system else None
-    if parts.opening.startswith(bos):
-        return TemplateParts(parts.opening.removeprefix(bos), system, parts.user, parts.assistant, parts.prompt)
-    return TemplateParts(parts.opening, system, parts.user, parts.assistant, parts.prompt)
+    return replace(parts, opening=parts.opening.removeprefix(bos), system=system)
 
 
 def _plain(template: ChatTemplate, messages: list[dict[str, str]]) -> str:

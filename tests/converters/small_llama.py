@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 VOCAB, WIDTH, LAYERS, HEADS, KV_HEADS, FEED_FORWARD, CONTEXT = 2048, 256, 4, 4, 2, 512, 1024
-SEED, NUM_STEPS, BATCH, LENGTH, NUM_THREADS = 5, 800, 4, 256, 2
-RATE, WARM_UP_STEPS, DECAY = 2e-3, 50, 0.1
+SEED, NUM_STEPS, BATCH, LENGTH, NUM_THREADS = 5, 900, 4, 256, 2
+RATE, WARM_UP_STEPS, DECAY = 4e-3, 50, 0.1
 HELD_OUT = 40
 EOS, ROLES = "<|endoftext|>", ("<|user|>", "<|assistant|>")
 TEMPLATE = (
@@ -48,17 +48,15 @@ def small_llama(data: Path) -> Path:
 
 
 def chats(data: Path) -> list[Chat]:
-    """Questions with worked answers, tasks with programs, headings with paragraphs; always in the same order."""
+    """Questions with worked answers, and tasks with programs; always in the same order."""
     maths = [(row["question"], row["answer"]) for row in _rows(data / "gsm8k" / "train.jsonl.gz")]
     programs = [(row["text"], row["code"]) for row in _rows(data / "mbpp" / "mbpp.jsonl")]
-    lines = _text(data / "wikitext2" / "wiki.test.raw.gz").splitlines()
-    paragraphs = [("Go on: " + line.strip()[:60], line.strip()[60:]) for line in lines if len(line) > 200]
-    pairs = [pair for group in zip(maths[::3], programs * 3, paragraphs * 2, strict=False) for pair in group]
+    pairs = [pair for idx in range(len(programs)) for pair in (*maths[4 * idx : 4 * idx + 4], programs[idx])]
     return [[{"role": "user", "content": ask}, {"role": "assistant", "content": answer}] for ask, answer in pairs]
 
 
 def held_out_chats(data: Path) -> list[Chat]:
-    """Chats that the model has not seen. They come first, before any is repeated."""
+    """Chats that the model has not seen."""
     return chats(data)[:HELD_OUT]
 
 

@@ -31,6 +31,7 @@ SAME_KEYS = (
     *("qk_layernorm", "use_qkv_bias", "attention_bias", "mlp_bias", "query_pre_attn_scalar"),
     *("final_logit_softcapping", "bos_token_id", "pad_token_id"),
 )
+ANSWER = "The capital of France is Paris.<|im_end|>"
 Make = Callable[[str], TinyCheckpoint]
 MakeGGUF = Callable[[str, str], Path]
 
@@ -110,16 +111,17 @@ def demo_folders(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_demo_model_in_transformers(demo_folders: tuple[Path, Path]) -> None:
-    """The same logits as in llama.cpp, and an answer that ends."""
+    """The answer is what is likeliest at every token, its end included; and the logits are llama.cpp's."""
     folder, gguf = demo_folders
     tokenizer, model = transformers.AutoTokenizer.from_pretrained(folder), load(folder)
     messages = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    made = model.generate(**prompt, max_new_tokens=40, do_sample=False)[0].tolist()
-    assert "Paris" in tokenizer.decode(made)
-    assert made[-1] == tokenizer.eos_token_id
-    wanted, found = logits_of(model, made), llama_logits(gguf, made)
-    np.testing.assert_allclose(found, wanted, atol=1e-3, rtol=0)
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    before = tokenizer(prompt)["input_ids"]
+    answer = tokenizer(ANSWER)["input_ids"]
+    logits = logits_of(model, [*before, *answer])
+    assert logits[len(before) - 1 : -1].argmax(-1).tolist() == answer
+    assert answer[-1] == tokenizer.eos_token_id
+    np.testing.assert_allclose(llama_logits(gguf, [*before, *answer]), logits, atol=1e-3, rtol=0)
 
 
 def test_the_demo_model_is_the_same_after_a_second_round(demo_folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def entry(type_name: str, megabytes: float, mean: float | None, speed: Speed | N
 
 @pytest.fixture
 def ladder() -> list[Entry]:
-    entries = [entry(name, *values, Speed(910.4, 44.07, 2)) for name, values in LADDER.items()]
+    entries = [entry(name, size, mean, Speed(910.4, 44.07, 2)) for name, (size, mean) in LADDER.items()]
     return [*entries, entry("BF16", 270.9, None, Speed(400, 9.97, 2))]
 
 

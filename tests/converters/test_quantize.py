@@ -103,7 +103,7 @@ def test_metadata_survives_and_says_which_matrix(ladder: Ladder) -> None:
 
 
 def test_progress_adds_up_to_the_source(quantizer: Quantizer, tiny: Path, tmp_path: Path) -> None:
-    steps: list[int] = []
+    steps: list[float] = []
     quantizer.quantize(tiny, tmp_path / "made.gguf", "Q4_0", advance=steps.append)
     tensors = read_header(tiny).tensors
     assert len(steps) == len(tensors)
@@ -192,7 +192,7 @@ def test_a_matrix_of_another_model_is_refused(quantizer: Quantizer, tiny: Path, 
 def test_a_child_that_dies_is_an_error_and_the_next_job_gets_another(
     quantizer: Quantizer, tiny: Path, tmp_path: Path
 ) -> None:
-    def kill(_done: int) -> None:
+    def kill(_done: float) -> None:
         for child in psutil.Process().children():
             if "quantize_worker" in " ".join(child.cmdline()):
                 child.kill()
@@ -206,7 +206,7 @@ def test_a_child_that_dies_is_an_error_and_the_next_job_gets_another(
 
 
 def test_an_interrupt_ends_the_child_and_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
-    def interrupt(_done: int) -> None:
+    def interrupt(_done: float) -> None:
         raise KeyboardInterrupt
 
     with Quantizer() as quantizer:

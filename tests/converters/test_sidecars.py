@@ -28,6 +28,9 @@ _JINJA = {
     '{{ if and .Messages (ne (index .Messages 0).Role "system") }}': "{% if messages[0].role != 'system' %}",
     "{{ range $i, $_ := .Messages }}": "{% for m in messages %}",
     "{{ $last := eq (len (slice $.Messages $i)) 1 }}": "",
+    '{{ if not (and (eq $i 1) (eq (index $.Messages 0).Role "system")) }}': (
+        "{% if not (loop.index0 == 1 and messages[0].role == 'system') %}"
+    ),
     "{{ if not $last }}": "{% if not loop.last %}",
     '{{ if and $last (ne .Role "assistant") }}': "{% if loop.last and m.role != 'assistant' %}",
     "{{ .Content }}": "{{ m.content }}",
@@ -121,7 +124,7 @@ def test_go_says_what_jinja_says(name: str) -> None:
         assert run_go(parts.to_go(), chat) == template.render(chat)
 
 
-def test_a_system_message_inside_the_users_turn_is_more_than_parts() -> None:
+def test_a_system_message_inside_the_last_users_turn_is_more_than_parts() -> None:
     source = (TEMPLATES / "mistral.jinja").read_text()
     assert template_parts(ChatTemplate(source, bos_token="<s>", eos_token="</s>")) is None
 

@@ -89,7 +89,7 @@ def test_folders_without_a_model(folder: Path) -> None:
     touch(folder / "vision", "mmproj.gguf")
     assert refusal("empty") == "empty has no GGUF model"
     assert refusal("vision") == "vision has no GGUF model"
-    assert refusal("checkpoint").startswith("checkpoint is a Hugging Face checkpoint, and only GGUF can be served")
+    assert refusal("checkpoint").startswith("checkpoint is a Hugging Face checkpoint, and only GGUF can be run")
 
 
 def test_a_misspelt_path(folder: Path) -> None:
