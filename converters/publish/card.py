@@ -146,7 +146,7 @@ def _advice(facts: CardFacts) -> str:
     ]
     beaten = [entry.type for entry in facts.entries if is_beaten(entry, facts.entries)]
     if beaten:
-        lines.append(f"* Another file is no larger and lost less: {', '.join(beaten)}.")
+        lines.append(f"* For each of {', '.join(beaten)}, another file is no larger and lost less.")
     return "\n".join(lines)
 
 
