@@ -80,7 +80,7 @@ def ladder(small_llama_gguf: Path, shared_data: Path, tmp_path_factory: pytest.T
     """The small Llama in every type, each made when it is first asked for, and its importance matrix."""
     folder = tmp_path_factory.mktemp("ladder")
     imatrix = folder / "small-llama-imatrix.gguf"
-    texts = [rendered(chat) for chat in chats(shared_data)[200:400]]
+    texts = [rendered(chat) for chat in chats(shared_data)[200:500]]
     collect_imatrix(small_llama_gguf, texts, imatrix, chunk_tokens=256)
     with Quantizer() as quantizer:
         yield Ladder(small_llama_gguf, imatrix, folder, quantizer)
