@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import ConversionError
 from ..runtime.profile import load_profile
 from .artifact import Artifact
 from .checkpoint.checkpoint import Checkpoint
 from .huggingface.convert import to_huggingface
 from .ladder import make_ggufs, require_all_passed
 from .options import ConvertOptions
-from .outputs import Output, plan_outputs, sidecar_name
+from .outputs import plan_outputs, refuse_existing_files, refuse_own_source, sidecar_paths
 from .progress import Progress, Silent
-from .publish.publish import publish, require_publishable
+from .publish.entries import recommended
+from .publish.publish import entry_of, publish, require_publishable
 from .publish.sidecars import sidecars, write_sidecars
 from .source import GGUFSource, open_source
 
@@ -53,23 +53,18 @@ def convert(
         require_publishable()
     source, folder = open_source(spec, options)
     outputs = plan_outputs(source.name, folder, options)
+    refuse_own_source(source.path, outputs)
+    refuse_existing_files(sidecar_paths(outputs, options), options)
     for output in outputs:
         if output.target.format == "hf":
-            made.artifacts.append(_checkpoint_of(source, output, options, progress))
+            assert isinstance(source, GGUFSource)  # open_source sees to it
+            made.artifacts.append(to_huggingface(source.path, output, options, progress))
     ggufs = [output for output in outputs if output.target.format == "gguf"]
     if ggufs:
         made.artifacts.extend(make_ggufs(source, ggufs, options, progress, tell))
         made.files.extend(_accompany(source, made.artifacts, options, progress))
     require_all_passed(made.artifacts)
     return made
-
-
-def _checkpoint_of(
-    source: Checkpoint | GGUFSource, output: Output, options: ConvertOptions, progress: Progress
-) -> Artifact:
-    if isinstance(source, Checkpoint):
-        raise ConversionError(f"{source.path} is a Hugging Face folder already: --to hf is for a GGUF file")
-    return to_huggingface(source.path, output, options, progress)
 
 
 def _accompany(
@@ -83,7 +78,6 @@ def _accompany(
         return publish(source, good, options, progress)
     if not options.sidecars:
         return []
-    texts = sidecars(load_profile(good[0].path))
-    paths = [artifact.path for artifact in good]
-    named = {sidecar_name(paths, name, is_published=False): text for name, text in texts.items()}
-    return write_sidecars(good[0].path.parent, named)
+    path = good[0].path if len(good) == 1 else recommended([entry_of(one) for one in good]).path
+    named = {f"{path.stem}.{name}": text for name, text in sidecars(load_profile(path)).items()}
+    return write_sidecars(path.parent, named)

@@ -1,10 +1,12 @@
 """Make GGUF artifacts of several types from one source: write, quantize, compare with 16 bits, prove, deliver."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from ..runtime.errors import ConversionError, ProofError
 from ..runtime.profile import load_profile
@@ -12,7 +14,7 @@ from .artifact import Artifact
 from .checkpoint.checkpoint import Checkpoint
 from .gguf.quantize import Quantizer
 from .gguf.types import quant_type
-from .imatrix.calibration import calibration_texts
+from .imatrix.calibration import CALIBRATION
 from .imatrix.collect import collect_imatrix
 from .material import Material, Written, from_checkpoint, from_gguf, is_direct
 from .options import AUTO, NONE, ConvertOptions
@@ -21,7 +23,7 @@ from .progress import Progress
 from .proof.divergence import measure_divergence
 from .proof.figures import Divergence
 from .proof.proof import Proof, proof_path, prove, unverified
-from .proof.texts import chat_texts, read_conversations
+from .proof.texts import chat_texts, read_conversations, text_source
 from .source import GGUFSource
 from .workspace import deliver, require_space, workspace
 
@@ -38,6 +40,7 @@ class _Made:
     seconds: float
     fallbacks: dict[str, str] = field(default_factory=dict)
     clamped: dict[str, int] = field(default_factory=dict)
+    imatrix: Path | None = None
 
 
 def make_ggufs(
@@ -49,8 +52,9 @@ def make_ggufs(
 ) -> Iterator[Artifact]:
     """The artifacts, each when it is at its place. Whatever ends the work early, what is not finished goes."""
     folder = outputs[0].path.parent
-    needs_quantizer = isinstance(source, GGUFSource) or not all(map(is_direct, outputs))
+    needs_quantizer = isinstance(source, GGUFSource) or not all(is_direct(output, options) for output in outputs)
     _check_options(outputs, options, needs_quantizer)
+    texts = _Texts(options)
     with workspace(folder) as place, ExitStack() as stack:
         quantizer = stack.enter_context(Quantizer()) if needs_quantizer else None
         written: list[Written] = []
@@ -61,13 +65,14 @@ def make_ggufs(
         for note in material.notes:
             tell(note)
         imatrix = folder / f"{source.name}-imatrix.gguf"
-        yield from _Ladder(material, quantizer, options, place, imatrix, progress).climb(outputs, written)
+        yield from _Ladder(material, quantizer, options, texts, place, imatrix, progress, tell).climb(outputs, written)
 
 
 def _check_options(outputs: Sequence[Output], options: ConvertOptions, needs_quantizer: bool) -> None:
     if not needs_quantizer:
         for name, value in (
             ("--imatrix", options.imatrix not in (None, AUTO, NONE)),
+            ("--calibration", options.calibration),
             ("--tensor-type", options.tensor_types),
             ("--output-type", options.output_type),
             ("--embedding-type", options.embedding_type),
@@ -90,9 +95,11 @@ class _Ladder:
         material: Material,
         quantizer: Quantizer | None,
         options: ConvertOptions,
+        texts: "_Texts",
         place: Path,
         imatrix: Path,
         progress: Progress,
+        tell: Callable[[str], None],
     ) -> None:
         self._material = material
         self._reference = material.reference
@@ -101,7 +108,9 @@ class _Ladder:
         self._place = place
         self._own_imatrix = imatrix
         self._imatrix: Path | None = None
+        self._texts = texts
         self._progress = progress
+        self._tell = tell
 
     def climb(self, outputs: Sequence[Output], written: Sequence[Written]) -> Iterator[Artifact]:
         ready = {one.output: _Made(one.output, one.path, *_of_report(one)) for one in written}
@@ -117,7 +126,8 @@ class _Ladder:
     def _quantize(self, output: Output) -> _Made:
         assert self._quantizer is not None
         assert self._reference is not None
-        kind = quant_type(output.target.type)
+        kind, options = quant_type(output.target.type), self._options
+        has_choices = kind.bits < 16
         imatrix = self._imatrix_for(output)
         path = self._place / output.path.name
         require_space(self._place, int(self._material.parameters * kind.bits / 8), output.path.name)
@@ -128,20 +138,21 @@ class _Ladder:
                 path,
                 kind.name,
                 imatrix=imatrix,
-                tensor_types=self._options.tensor_types,
-                output_type=self._options.output_type,
-                embedding_type=self._options.embedding_type,
-                threads=self._options.threads,
+                tensor_types=options.tensor_types if has_choices else (),
+                output_type=options.output_type if has_choices else None,
+                embedding_type=options.embedding_type if has_choices else None,
+                threads=options.threads,
                 advance=advance,
             )
         fallbacks = {name: got for name, (_wanted, got) in report.fallbacks.items()}
-        return _Made(output, path, report.seconds, fallbacks)
+        return _Made(output, path, report.seconds, fallbacks, imatrix=imatrix)
 
     def _imatrix_for(self, output: Output) -> Path | None:
         chosen = self._options.imatrix
         if chosen not in (None, AUTO, NONE):
             return Path(chosen)
-        if chosen == AUTO or quant_type(output.target.type).needs_imatrix:
+        is_wanted = chosen == AUTO or (chosen is None and self._options.calibration is not None)
+        if is_wanted or quant_type(output.target.type).needs_imatrix:
             self._imatrix = self._imatrix or self._collect()
             return self._imatrix
         return None
@@ -149,7 +160,7 @@ class _Ladder:
     def _collect(self) -> Path:
         """Collect it beside the artifacts, where an interrupted run finds it again."""
         assert self._reference is not None
-        texts = calibration_texts(load_profile(self._reference), self._options.calibration)
+        texts = chat_texts(load_profile(self._reference), self._texts.calibration)
         with self._progress.stage("Collecting the importance matrix") as advance:
             done = 0
 
@@ -158,18 +169,30 @@ class _Ladder:
                 advance(now - done)
                 done = now
 
-            collect_imatrix(self._reference, texts, self._own_imatrix, threads=self._options.threads, progress=move)
+            try:
+                collect_imatrix(
+                    self._reference,
+                    texts,
+                    self._own_imatrix,
+                    replace=self._options.force,
+                    threads=self._options.threads,
+                    progress=move,
+                )
+            except KeyboardInterrupt:
+                self._tell(f"{self._own_imatrix}.partial is kept: the same command goes on from there")
+                raise
         return self._own_imatrix
 
     def _measure(self, group: Sequence[_Made]) -> list[Divergence] | list[None]:
         if not self._options.verify:
             return [None] * len(group)
         assert self._reference is not None
-        texts = chat_texts(load_profile(self._reference), read_conversations(self._options.proof_text))
+        texts = chat_texts(load_profile(self._reference), self._texts.proof)
         return measure_divergence(
             self._reference,
             [made.path for made in group],
             texts,
+            text=text_source(self._options.proof_text),
             num_tokens=self._options.proof_tokens,
             threads=self._options.threads,
             progress=self._progress,
@@ -179,11 +202,13 @@ class _Ladder:
         """Prove the artifact and move it to its name; one that fails goes to a name that nobody takes for it."""
         started = perf_counter()
         proof = self._prove(made, divergence)
-        target = made.output.path
+        target, rejected = made.output.path, made.output.path.with_name(made.output.path.name + ".rejected")
         if proof.failures:
-            target = target.with_name(target.name + ".rejected")
+            target = rejected
+        proof.write(proof_path(target))
         deliver(made.path, target, replace=self._options.force or bool(proof.failures))
-        proof.write(proof_path(made.output.path))
+        if not proof.failures:
+            _forget(rejected)
         if self._reference == made.path:
             if proof.failures:
                 proof.require_passed()
@@ -192,12 +217,52 @@ class _Ladder:
         return Artifact(made.output.target, target, seconds, proof, divergence, made.fallbacks, made.clamped)
 
     def _prove(self, made: _Made, divergence: Divergence | None) -> Proof:
-        source = self._material.source
+        source, recipe = self._material.source, _recipe(self._options, made)
         if not self._options.verify:
-            return unverified(source, made.path)
+            return unverified(source, made.path, recipe=recipe, fallbacks=made.fallbacks)
         return prove(
-            source, made.path, tokenizer=self._material.tokenizer, divergence=divergence, progress=self._progress
+            source,
+            made.path,
+            tokenizer=self._material.tokenizer,
+            divergence=divergence,
+            recipe=recipe,
+            fallbacks=made.fallbacks,
+            clamped=made.clamped,
+            progress=self._progress,
         )
+
+
+class _Texts:
+    """What the divergence is measured on and the importance matrix collected from, read before any work begins."""
+
+    def __init__(self, options: ConvertOptions) -> None:
+        self.proof = read_conversations(options.proof_text) if options.verify else []
+        self.calibration = read_conversations(options.calibration or CALIBRATION)
+
+
+def _recipe(options: ConvertOptions, made: _Made) -> dict[str, Any]:
+    """What the user chose and what it needs to be made again."""
+    return {
+        "imatrix": _identified(made.imatrix) if made.imatrix else None,
+        "tensor_types": [f"{pattern}={name}" for pattern, name in options.tensor_types],
+        "output_type": options.output_type,
+        "embedding_type": options.embedding_type,
+        "clamp": options.clamp,
+        "stops": list(options.stops),
+        "chat_template": options.chat_template,
+        "threads": options.threads,
+    }
+
+
+def _identified(imatrix: Path) -> dict[str, str]:
+    with imatrix.open("rb") as file:
+        return {"file": imatrix.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _forget(rejected: Path) -> None:
+    """Remove what an earlier run rejected, now that this one has made it well."""
+    rejected.unlink(missing_ok=True)
+    proof_path(rejected).unlink(missing_ok=True)
 
 
 def _of_report(one: Written) -> tuple[float, dict[str, str], dict[str, int]]:
@@ -213,6 +278,5 @@ def require_all_passed(artifacts: Sequence[Artifact]) -> None:
     failed = [artifact for artifact in artifacts if artifact.failures]
     if failed:
         more = f" (and {len(failed) - 1} more)" if failed[1:] else ""
-        raise ProofError(
-            f"{failed[0].path.name} is not what its source was: {failed[0].failures[0]}{more}; see its proof.json"
-        )
+        see = proof_path(failed[0].path).name
+        raise ProofError(f"{failed[0].path.name} is not what its source was: {failed[0].failures[0]}{more}; see {see}")

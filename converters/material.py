@@ -44,9 +44,11 @@ class Written:
     report: WriteReport
 
 
-def is_direct(output: Output) -> bool:
-    """Whether its weights are written straight from a checkpoint."""
-    return quant_type(output.target.type).direct
+def is_direct(output: Output, options: ConvertOptions) -> bool:
+    """Whether it is written straight from a checkpoint. Single tensors of other types are llama.cpp's work."""
+    kind = quant_type(output.target.type)
+    has_choices = bool(options.tensor_types or options.output_type or options.embedding_type)
+    return kind.direct and not (has_choices and kind.bits < 16)
 
 
 def from_gguf(source: GGUFSource) -> Material:
@@ -63,7 +65,7 @@ def from_checkpoint(
     vocabulary = read_vocabulary(checkpoint, embedding_rows(checkpoint))
     plan = plan_model(checkpoint, vocabulary)
     report = _checked_tokenizer(checkpoint, plan, place, progress) if options.verify else None
-    direct = [output for output in outputs if is_direct(output)]
+    direct = [output for output in outputs if is_direct(output, options)]
     files = [(place / output.path.name, output.target.type) for output in direct]
     reference = _reference(checkpoint, files, place) if _needs_reference(outputs, options) else None
     if reference is not None and reference not in files:
@@ -96,7 +98,9 @@ def _needs_reference(outputs: Sequence[Output], options: ConvertOptions) -> bool
     """Everything that is quantized is compared with 16 bits, and what is not written directly is made from them."""
     is_quantized = any(quant_type(output.target.type).bits < 16 for output in outputs)
     return (
-        options.imatrix == AUTO or any(not is_direct(output) for output in outputs) or (is_quantized and options.verify)
+        options.imatrix == AUTO
+        or any(not is_direct(output, options) for output in outputs)
+        or (is_quantized and options.verify)
     )
 
 

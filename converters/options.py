@@ -1,12 +1,16 @@
 """What a conversion is asked to do."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.errors import ConversionError
+from .gguf.types import tensor_type
 from .targets import Target
 
 AUTO, NONE = "auto", "none"
+MAX_THREADS = 512
+"""ggml's GGML_MAX_N_THREADS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,5 +52,40 @@ class ConvertOptions:
             raise ConversionError("--stop must not be empty")
         if self.proof_tokens < 2:
             raise ConversionError(f"--proof-tokens must be at least 2, not {self.proof_tokens}")
-        if self.threads is not None and self.threads < 1:
-            raise ConversionError(f"--threads must be at least 1, not {self.threads}")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise ConversionError(f"--threads must be between 1 and {MAX_THREADS}, not {self.threads}")
+        self._refuse_what_has_no_effect()
+        self._check_types()
+
+    def _refuse_what_has_no_effect(self) -> None:
+        if self.proof_text and not self.verify:
+            raise ConversionError("--proof-text has no effect with --no-verify")
+        if self.calibration and self.imatrix not in (None, AUTO):
+            raise ConversionError(f"--calibration has no effect with --imatrix {self.imatrix}")
+        if self.repo and not self.publish:
+            raise ConversionError("--repo has no effect without --publish")
+        if self.repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo, re.ASCII):
+            raise ConversionError(f"--repo {self.repo} is no USER/REPO")
+        if any(target.format == "gguf" for target in self.targets):
+            return
+        for name, value in (
+            ("--publish", self.publish),
+            ("--imatrix", self.imatrix),
+            ("--calibration", self.calibration),
+            ("--tensor-type", self.tensor_types),
+            ("--output-type", self.output_type),
+            ("--embedding-type", self.embedding_type),
+        ):
+            if value:
+                raise ConversionError(f"{name} has no effect on {', '.join(map(str, self.targets))}")
+
+    def _check_types(self) -> None:
+        """Before hours of work, not after."""
+        for pattern, _ in self.tensor_types:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConversionError(f"--tensor-type {pattern}: {error} in the regular expression") from error
+        for name in (*(name for _, name in self.tensor_types), self.output_type, self.embedding_type):
+            if name is not None:
+                tensor_type(name)

@@ -1,7 +1,7 @@
 """Where artifacts go and what they are called."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,13 @@ from .gguf.types import LADDER
 from .options import ConvertOptions
 from .targets import Target
 
+PUBLISHED_NAMES = ("README.md", "Modelfile", "params", "template", "preset.ini", "model.yaml")
+SIDECAR_NAMES = ("Modelfile", "params", "preset.ini", "model.yaml")
 _TYPE_SUFFIX = re.compile(rf"[-._](?:{'|'.join(member.name for member in LADDER)})$", re.IGNORECASE)
+_CHECKPOINT_FILE = re.compile(
+    r"model.*\.safetensors|model\.safetensors\.index\.json|(generation_)?config\.json|tokenizer.*|"
+    r"special_tokens_map\.json|chat_template\.jinja|additional_chat_templates"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,11 @@ class Output:
 
     target: Target
     path: Path
+
+    @property
+    def proof(self) -> Path | None:
+        """Where its proof lies."""
+        return self.path.with_suffix(".proof.json") if self.target.format == "gguf" else None
 
 
 def plan_outputs(name: str, folder: Path, options: ConvertOptions) -> list[Output]:
@@ -31,11 +42,20 @@ def plan_outputs(name: str, folder: Path, options: ConvertOptions) -> list[Outpu
     if out is not None and len(options.targets) == 1 and _is_artifact(out, options):
         outputs = [Output(options.targets[0], out)]
     else:
-        _refuse_file(out)
+        _refuse_file(out, options)
         outputs = [Output(target, (out or folder) / _file_name(name, target)) for target in options.targets]
-    for output in outputs:
-        _refuse_existing(output.path, options)
+    for index, output in enumerate(outputs):
+        if any(output.path == earlier.path for earlier in outputs[:index]):
+            raise ConversionError(f"two targets would be called {output.path}: make them one after the other")
+        _refuse_existing(output, options)
     return outputs
+
+
+def refuse_own_source(source: Path, outputs: Sequence[Output]) -> None:
+    """ConversionError when an artifact would take the place of what it is made from, or of the folder that holds it."""
+    for output in outputs:
+        if source.resolve().is_relative_to(output.path.resolve()):
+            raise ConversionError(f"{output.path} is or holds the source itself: choose another place with --out")
 
 
 def base_name(name: str) -> str:
@@ -44,10 +64,11 @@ def base_name(name: str) -> str:
 
 
 def _is_artifact(out: Path, options: ConvertOptions) -> bool:
+    """Whether ``out`` is the artifact's own name; else it is the folder that it goes into."""
     if options.publish:
         return False
     if options.targets[0].format == "hf":
-        return not out.is_dir() or options.force
+        return not out.is_dir() or (out / "config.json").is_file()
     return out.suffix.lower() == ".gguf" and not out.is_dir()
 
 
@@ -55,20 +76,54 @@ def _file_name(name: str, target: Target) -> str:
     return name if target.format == "hf" else f"{name}-{target.type}.gguf"
 
 
-def _refuse_file(out: Path | None) -> None:
-    if out is not None and (out.is_file() or out.suffix.lower() == ".gguf"):
-        raise ConversionError(f"--out {out} is one file, and several artifacts are to be made: give a folder")
-
-
-def _refuse_existing(path: Path, options: ConvertOptions) -> None:
-    if not path.exists() and not path.is_symlink():
+def _refuse_file(out: Path | None, options: ConvertOptions) -> None:
+    if out is None or out.is_dir():
         return
-    if not options.force:
-        raise ConversionError(f"{path} is there already: give --force to replace it, or another place with --out")
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ConversionError(f"{path} is a folder that holds no checkpoint: it is not replaced, choose another --out")
+    if out.suffix.lower() == ".gguf":
+        raise ConversionError(f"--out {out} is one file, and several artifacts are to be made: give a folder")
+    if out.exists():
+        raise ConversionError(f"--out {out} is a file and no folder; a file to be made ends in .gguf")
+    if str(out) == "-":
+        raise ConversionError("--out -: artifacts cannot go to standard output, give a file or a folder")
 
 
-def sidecar_name(artifacts: Sequence[Path], text_name: str, *, is_published: bool) -> str:
-    """A published folder has the names that other programs look for; elsewhere they begin with the artifact's."""
-    return text_name if is_published else f"{artifacts[0].stem}.{text_name}"
+def _refuse_existing(output: Output, options: ConvertOptions) -> None:
+    for path in (output.path, output.proof):
+        if path is None or not (path.exists() or path.is_symlink()):
+            continue
+        if not options.force:
+            raise ConversionError(f"{path} is there already: give --force to replace it, or another place with --out")
+        if path.is_dir():
+            _refuse_foreign(path)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Only what is a checkpoint and nothing else may be replaced as a whole."""
+    for entry in sorted(folder.iterdir()):
+        if not _CHECKPOINT_FILE.fullmatch(entry.name):
+            raise ConversionError(
+                f"{folder} is not replaced, because {entry.name} in it is no part of a checkpoint: choose another --out"
+            )
+
+
+def refuse_existing_files(paths: Iterable[Path], options: ConvertOptions) -> None:
+    """The same for what goes beside the artifacts."""
+    for path in paths:
+        if path.exists() and not options.force:
+            raise ConversionError(f"{path} is there already: give --force to replace it, or another place with --out")
+
+
+def sidecar_paths(outputs: Sequence[Output], options: ConvertOptions) -> list[Path]:
+    """The files for other programs that may come to lie beside the artifacts.
+
+    A published folder has the names that those programs look for, and grows: what lies beside a proof of ours is ours.
+    Elsewhere they begin with the artifact's name.
+    """
+    ggufs = [output.path for output in outputs if output.target.format == "gguf"]
+    if options.publish:
+        folder = ggufs[0].parent
+        is_ours = any(folder.glob("*.proof.json"))
+        return [] if is_ours else [folder / name for name in PUBLISHED_NAMES]
+    if not options.sidecars:
+        return []
+    return [path.with_name(f"{path.stem}.{name}") for path in ggufs for name in SIDECAR_NAMES]

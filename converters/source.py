@@ -7,7 +7,7 @@ from ..runtime.chat.builtin import BUILTIN_NAMES, builtin_source
 from ..runtime.errors import ConversionError, ModelError
 from ..runtime.hub import fetch_checkpoint
 from ..runtime.resolve import require_hub_name, resolve_model
-from .checkpoint.checkpoint import Checkpoint, open_checkpoint
+from .checkpoint.checkpoint import Checkpoint, open_checkpoint, shown_path
 from .gguf.reader import GGUFTensors
 from .options import ConvertOptions
 from .outputs import base_name
@@ -39,17 +39,28 @@ def open_source(spec: str, options: ConvertOptions, *, progress: bool = True) ->
     """The source, and the folder where artifacts lie unless told otherwise: beside it, or the current one when it
     lies where nobody looks (the Hub's cache, the demo package). ConversionError, ModelError."""
     path = Path(spec).expanduser() if spec.startswith("~") else Path(spec)
-    if path.is_dir() and (path / "config.json").is_file():
-        return _adapted(open_checkpoint(path), options), path.resolve().parent
-    if spec == "demo" or path.exists():
+    if _is_checkpoint(path):
+        if any(target.format == "hf" for target in options.targets):
+            raise ConversionError(f"{spec} is a Hugging Face folder already: --to hf is for a GGUF file")
+        return _adapted(open_checkpoint(path), options), shown_path(path).parent
+    if spec == "demo" or path.exists() or Path(spec.rpartition(":")[0] or path).is_dir():
         _refuse_overrides(spec, options)
-        found = resolve_model(spec)
-        return GGUFSource(found), Path() if spec == "demo" else found.parent
+        found = GGUFSource(resolve_model(spec))
+        if any(target.format == "gguf" for target in options.targets):
+            found.require_unquantized()
+        return found, Path() if spec == "demo" else found.path.parent
     try:
         require_hub_name(spec)
         return _adapted(open_checkpoint(fetch_checkpoint(spec, progress=progress)), options), Path()
     except ModelError as error:
         raise ConversionError(str(error)) from error
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Also one without its config.json, of which that is to be said."""
+    if (path / "config.json").is_file():
+        return True
+    return path.is_dir() and any(path.glob("*.safetensors")) and not any(path.glob("*.gguf"))
 
 
 def _adapted(checkpoint: Checkpoint, options: ConvertOptions) -> Checkpoint:

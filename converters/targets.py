@@ -30,9 +30,8 @@ def parse_targets(texts: Sequence[str]) -> tuple[Target, ...]:
 def _parse(text: str) -> list[Target]:
     name, _, kind = text.partition(":")
     if name not in FORMATS:
-        raise ConversionError(
-            f"--to {text}: no format is called {name!r}{_near(name, FORMATS)}; formats are {', '.join(FORMATS)}"
-        )
+        hint = f", did you mean gguf:{name.upper()}?" if _is_type(name) else _near(name, FORMATS)
+        raise ConversionError(f"--to {text}: no format is called {name!r}{hint}; formats are {', '.join(FORMATS)}")
     if name == "hf":
         if (kind or "BF16").upper() not in _HF_TYPES:
             raise ConversionError(f"--to {text}: a Hugging Face folder is written in BF16, F16 or F32")
@@ -42,6 +41,10 @@ def _parse(text: str) -> list[Target]:
     if not kind:
         raise ConversionError("--to gguf: say which type, for example gguf:Q4_K_M, or gguf:all for the whole ladder")
     return [Target(name, quant_type(kind).name)]
+
+
+def _is_type(name: str) -> bool:
+    return any(member.name == name.upper() for member in LADDER)
 
 
 def _near(name: str, names: Sequence[str]) -> str:

@@ -1,12 +1,15 @@
 """Where artifacts grow: a hidden folder beside the target, on the same disk, gone at the end whatever happens.
 
-A finished artifact is moved to its name in one step, so nobody ever sees half of one.
+A finished artifact is moved to its name in one step, so nobody ever sees half of one. What a killed process left
+behind is swept away by the next that works there.
 """
 
+import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..runtime.errors import ConversionError
@@ -16,10 +19,13 @@ _PREFIX = ".tapster-"
 
 @contextmanager
 def workspace(folder: Path) -> Iterator[Path]:
-    """A new folder inside ``folder``, which is made if need be. Removed at the end, also after Ctrl-C."""
+    """A new folder inside ``folder``, which is made if need be. Removed at the end, also after Ctrl-C; so are the
+    folders made for it in which nothing has been put."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+        _sweep(folder)
+        path = Path(tempfile.mkdtemp(prefix=f"{_own_prefix()}{os.getpid()}-", dir=folder))
     except OSError as error:
         raise ConversionError(
             f"cannot write into {folder}: {error.strerror}; choose another place with --out"
@@ -28,14 +34,31 @@ def workspace(folder: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # it holds something, as it should
+            for parent in missing:
+                parent.rmdir()
+
+
+def _own_prefix() -> str:
+    return f"{_PREFIX}{platform.node()}-"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes of this machine that are no more have left behind."""
+    import psutil
+
+    for path in folder.glob(f"{_own_prefix()}*"):
+        number = path.name.removeprefix(_own_prefix()).partition("-")[0]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def deliver(made: Path, target: Path, *, replace: bool) -> None:
     """Move what was made to its name. With ``replace`` what was there goes at the last moment, not before."""
-    if target.is_dir() and replace:
-        shutil.rmtree(target)
-    elif target.exists() and not replace:
+    if (target.exists() or target.is_symlink()) and not replace:
         raise ConversionError(f"{target} has appeared meanwhile: it is left alone, give --force to replace it")
+    if target.is_dir():
+        target.replace(made.with_name(f"{made.name}.old"))  # goes with the workspace
     made.replace(target)
 
 

@@ -31,7 +31,7 @@ class Checkpoint:
     @cached_property
     def name(self) -> str:
         """The folder's name; of one in the Hub's cache the repository's, without its owner."""
-        path = self.path.resolve()
+        path = shown_path(self.path)
         repo = path.parent.parent.name
         if path.parent.name == "snapshots" and repo.startswith("models--"):
             return repo.rpartition("--")[2]
@@ -54,6 +54,11 @@ class Checkpoint:
         """The model card's front matter: license, language, base_model, tags."""
         path = self.path / "README.md"
         return _front_matter(path) if path.is_file() else {}
+
+
+def shown_path(path: Path) -> Path:
+    """The absolute path; a link keeps its own name, which is the one that the user sees."""
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

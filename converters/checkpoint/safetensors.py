@@ -18,6 +18,7 @@ import numpy as np
 from ...runtime.errors import ConversionError
 from .dtypes import STORAGE, to_float32
 
+_LFS_POINTER = b"version https://git-lfs"
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the reference implementation."""
 MAX_DIMS = 8
@@ -66,8 +67,10 @@ def read_safetensors(path: Path) -> dict[str, CheckpointTensor]:
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise ConversionError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except ValueError as error:  # mmap's word for it
+        raise ConversionError(f"{path} is empty: download it again") from error
+    except OSError as error:
+        raise ConversionError(f"cannot read {path}: {error.strerror}") from error
     return _Header(path, mapped).tensors()
 
 
@@ -94,6 +97,8 @@ class _Header:
 
     def _entries(self) -> tuple[dict[str, Any], int]:
         """The header's JSON without its free-form metadata, and where the data starts."""
+        if self._map[: len(_LFS_POINTER)] == _LFS_POINTER:
+            raise ConversionError(f"{self._path} is a Git LFS pointer and not the file itself: run `git lfs pull`")
         length = int.from_bytes(self._map[:_LENGTH_BYTES], "little")
         data_start = _LENGTH_BYTES + length
         if length > MAX_HEADER_BYTES:

@@ -1,5 +1,5 @@
-"""Metadata that is neither the architecture's nor the vocabulary's: what the model is, how its turn ends, how to
-choose tokens, and its chat templates.
+"""Metadata that is neither the architecture's nor the vocabulary's: what the model is, how its turn begins and ends,
+and how to choose tokens.
 
 The keys are those of the GGUF specification and of llama.cpp, and ``tapster.stop_strings`` because the format has none
 for stop strings. A file names at most three tokens that end a turn (eos, eot, eom); llama.cpp adds those that it knows
@@ -8,26 +8,26 @@ by their text.
 
 import re
 from collections.abc import Iterable, Sequence
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
 
 from ...runtime.chat.end_of_turn import derive_end_of_turn
-from ...runtime.chat.template import ChatTemplate
-from ...runtime.errors import ConversionError, TapsterError
+from ...runtime.errors import ConversionError
 from ..checkpoint.checkpoint import Checkpoint
-from ..tokenizer.vocabulary import TokenType, Vocabulary
+from ..tokenizer.special import config_id
+from ..tokenizer.vocabulary import SPECIAL_KEYS, TokenType, Vocabulary
 from .plan import TensorPlan, Value
+from .templates import compile_templates
 
 STOP_STRINGS = "tapster.stop_strings"
 _END_KEYS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
-_KNOWN_ENDS = """<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s>
-    <|eom_id|> <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response>
-    <｜end▁of▁sentence｜> [e~["""
-"""Tokens that llama.cpp takes for the end of a turn by their text (``llama-vocab.cpp``)."""
-
-_KNOWN_END_TEXTS = frozenset(_KNOWN_ENDS.split())
+_ENDS_OF_TEXT = "<|endoftext|> <|end_of_text|> </s> <eos> [EOS] <｜end▁of▁sentence｜>"
+_ENDS_OF_TURN = """<|im_end|> <|eot_id|> <|end|> <end_of_turn> <|return|> <|call|> <|flush|> <|calls|> <|eom_id|> <EOT>
+    _<EOT> [EOT] <end_of_utterance> <turn|> <|tool_response> [e~["""
+KNOWN_ENDS = tuple(f"{_ENDS_OF_TEXT} {_ENDS_OF_TURN}".split())
+"""Tokens that llama.cpp takes for the end of a turn by their text (``llama-vocab.cpp``), ends of a whole text first."""
 
 _SAMPLING: dict[str, tuple[str, type[np.float32] | type[np.int32]]] = {
     "temperature": ("temp", np.float32),
@@ -93,33 +93,55 @@ def size_label(num_parameters: int) -> str:
     return f"{scaled:.{max(2 - digits, 0)}f}{letter}"
 
 
-def sampling_metadata(generation: dict[str, Any]) -> dict[str, Value]:
-    """The defaults of generation_config.json as ``general.sampling.*``; what is no number is left out."""
+def sampling_metadata(generation: dict[str, Any], notes: list[str]) -> dict[str, Value]:
+    """The defaults of generation_config.json as ``general.sampling.*``; what is no number is left out.
+
+    So is a number that the key's type cannot hold, of which ``notes`` then tell.
+    """
     values: dict[str, Value] = {}
     for name, (key, kind) in _SAMPLING.items():
         value = generation.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if _fits(value, kind):
             values[f"general.sampling.{key}"] = kind(value)
+        else:
+            notes.append(f"generation_config.json has {name} = {value}, which GGUF cannot hold: it is left out")
     return values
 
 
-def template_metadata(templates: dict[str, str]) -> dict[str, Value]:
-    """The chat template, and named ones under their names as GGUF can spell them."""
-    values: dict[str, Value] = {}
-    if "default" in templates:
-        values["tokenizer.chat_template"] = templates["default"]
-    named = {re.sub(r"[^a-zA-Z0-9]", "_", name): text for name, text in templates.items() if name != "default"}
-    values |= {f"tokenizer.chat_template.{name}": text for name, text in named.items()}
-    if named:
-        values["tokenizer.chat_templates"] = list(named)
-    return values
+def _fits(value: float, kind: type[np.float32] | type[np.int32]) -> bool:
+    """Whether the type has this number, floats rounded."""
+    if isinstance(value, float) and not isfinite(value):
+        return False
+    if kind is np.int32:
+        return value == int(value) and abs(value) < 1 << 31
+    return abs(value) <= float(np.finfo(np.float32).max)
+
+
+def start_metadata(
+    checkpoint: Checkpoint, vocabulary: Vocabulary, stops: dict[str, Value], notes: list[str]
+) -> dict[str, Value]:
+    """A bos for a tokenizer that has none, since llama.cpp would take whatever token has a certain id.
+
+    config.json's, or the eos of ``stops``. Where a template writes bos, a token would be wrong and none is told.
+    """
+    if "bos" in vocabulary.special:
+        return {}
+    if any("bos_token" in source for source in checkpoint.chat_templates.values()):
+        notes.append("the tokenizer has no bos token and the chat template writes it: llama.cpp takes some other there")
+        return {}
+    bos = config_id(checkpoint.config, "bos")
+    is_known = bos is not None and 0 <= bos < len(vocabulary.tokens)
+    return {SPECIAL_KEYS["bos"]: bos if is_known else stops[_END_KEYS[0]]}  # type: ignore[dict-item]
 
 
 def stop_metadata(checkpoint: Checkpoint, vocabulary: Vocabulary, notes: list[str]) -> dict[str, Value]:
     """How a turn ends: up to three token ids, and stop strings. What does not fit is added to ``notes``.
 
     The union of what generation_config.json (else config.json), the tokenizer and the chat template say. A token for
-    which there is no key becomes a stop string: programs that read that key stop there, too.
+    which there is no key becomes a stop string: programs that read that key stop there, too. ConversionError when
+    nothing tells an id, for llama.cpp would then take one that means something else.
     """
     strings = _declared_strings(checkpoint.generation_config)
     ids = _declared_ids(checkpoint, vocabulary)
@@ -129,10 +151,8 @@ def stop_metadata(checkpoint: Checkpoint, vocabulary: Vocabulary, notes: list[st
         ids.append(end_id)
     elif end_of_turn and end_id is None and end_of_turn not in strings:
         strings.append(end_of_turn)
-    keyed, others = _assign(ids, end_id, vocabulary)
-    unknown = [
-        vocabulary.tokens[token_id] for token_id in others if vocabulary.tokens[token_id] not in _KNOWN_END_TEXTS
-    ]
+    keyed, others = _assign(ids or [_known_end(vocabulary)], end_id, vocabulary)
+    unknown = [vocabulary.tokens[token_id] for token_id in others if vocabulary.tokens[token_id] not in KNOWN_ENDS]
     if unknown:
         notes.append(f"GGUF names three tokens that end a turn; {', '.join(unknown)} ends it in tapster only")
         strings += [text for text in unknown if text not in strings]
@@ -149,7 +169,12 @@ def _declared_strings(generation: dict[str, Any]) -> list[str]:
 
 
 def _declared_ids(checkpoint: Checkpoint, vocabulary: Vocabulary) -> list[int]:
-    """The ids in their order, each once. ConversionError for one that the vocabulary does not have."""
+    """The ids in their order, each once. ConversionError for one that the vocabulary does not have.
+
+    The first becomes eos, which templates write: it has to be the tokenizer's where one does, or where it is declared.
+    """
+    own = _tokenizer_end(vocabulary)
+    is_written = any("eos_token" in source for source in checkpoint.chat_templates.values())
     for file, config in (("generation_config.json", checkpoint.generation_config), ("config.json", checkpoint.config)):
         declared = config.get("eos_token_id")
         if declared is None:
@@ -161,24 +186,27 @@ def _declared_ids(checkpoint: Checkpoint, vocabulary: Vocabulary) -> list[int]:
                     f"{file} has eos_token_id = {declared!r}, and the vocabulary has the ids 0 to "
                     f"{len(vocabulary.tokens) - 1}"
                 )
-        return list(dict.fromkeys([*ids, *_tokenizer_end(vocabulary)]))
-    return _tokenizer_end(vocabulary)
+        return list(dict.fromkeys([*own, *ids] if is_written or {*own} <= {*ids} else [*ids, *own]))
+    return own
 
 
 def _tokenizer_end(vocabulary: Vocabulary) -> list[int]:
     return [vocabulary.special["eos"]] if "eos" in vocabulary.special else []
 
 
+def _known_end(vocabulary: Vocabulary) -> int:
+    """Where nothing is declared: a token that llama.cpp takes for an end anyway. ConversionError without one."""
+    found = next((token_id for text in KNOWN_ENDS if (token_id := vocabulary.id_of(text)) is not None), None)
+    if found is None:
+        raise ConversionError("no end-of-sequence id: give one in generation_config.json (eos_token_id)")
+    return found
+
+
 def _end_of_turn(checkpoint: Checkpoint, vocabulary: Vocabulary) -> str | None:
-    """What the default chat template writes after an answer. ConversionError when it is no template."""
-    source = checkpoint.chat_templates.get("default")
-    if source is None:
-        return None
+    """What the default chat template writes after an answer. ConversionError when one of them is no template."""
     bos, eos = (_text_of(vocabulary, name) for name in ("bos", "eos"))
-    try:
-        return derive_end_of_turn(ChatTemplate(source, bos_token=bos, eos_token=eos))
-    except TapsterError as error:
-        raise ConversionError(f"{checkpoint.path}: {error}") from error
+    template = compile_templates(checkpoint, bos, eos).get("default")
+    return derive_end_of_turn(template) if template else None
 
 
 def _text_of(vocabulary: Vocabulary, name: str) -> str | None:
@@ -199,5 +227,5 @@ def _assign(ids: list[int], end_id: int | None, vocabulary: Vocabulary) -> tuple
     The first stays the first; the template's end of turn comes next, then those that llama.cpp would not know.
     """
     first, rest = ids[:1], ids[1:]
-    rest.sort(key=lambda token_id: (token_id != end_id, vocabulary.tokens[token_id] in _KNOWN_END_TEXTS))
+    rest.sort(key=lambda token_id: (token_id != end_id, vocabulary.tokens[token_id] in KNOWN_ENDS))
     return first + rest[:2], rest[2:]

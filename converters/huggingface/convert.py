@@ -27,7 +27,7 @@ def to_huggingface(source: Path, output: Output, options: ConvertOptions, progre
         folder = place / output.path.name
         tensors = GGUFTensors(source)
         total = sum(tensor.num_bytes for tensor in tensors.values())
-        with progress.stage(f"Writing {output.path.name}", total, "bytes") as advance:
+        with progress.stage(f"Writing {output.path.name}", total) as advance:
             gguf_to_huggingface(source, folder, dtype=output.target.type, advance=advance)
         if options.verify:
             _verify(open_checkpoint(folder), source, progress)

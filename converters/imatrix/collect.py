@@ -6,8 +6,9 @@ of it, where a Ctrl-C would be lost.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -47,6 +48,7 @@ def collect_imatrix(
     dataset: str = "calibration",
     chunk_tokens: int = CHUNK_TOKENS,
     resume: bool = True,
+    replace: bool = True,
     threads: int | None = None,
     save_interval_s: float = SAVE_INTERVAL_S,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
@@ -54,7 +56,8 @@ def collect_imatrix(
     """Write the importance matrix of the GGUF ``model`` over ``texts``, which already have the form of chats.
 
     ``dataset`` names the texts in the file; ``progress`` gets chunks done and chunks in all. With ``resume`` an
-    interrupted run over the same model and texts goes on, and a finished one is not done again. ConversionError when
+    interrupted run over the same model and texts goes on, and a finished one is not done again; another file at ``out``
+    stays without ``replace``. ConversionError when
     the texts are too short or the model cannot be watched. What Ctrl-C leaves is ``out`` with ``.partial`` added.
     """
     try:
@@ -66,6 +69,11 @@ def collect_imatrix(
         chunks = _chunks(LlamaTokenizer(handle), texts, chunk_tokens)
         key = _key(model, chunks)
         state = _State.load(out, key, len(chunks)) if resume else _State(out, key)
+        if out.exists() and not replace and state.chunk_count < len(chunks):
+            raise ConversionError(
+                f"{out} is there already and is of another model or text: give --force to replace it, or use it with "
+                f"--imatrix"
+            )
         start = state.chunk_count
         progress(start, len(chunks))
         if start < len(chunks):
@@ -120,12 +128,13 @@ def _run(
     chunk_tokens = len(chunks[0])
     saved_s = monotonic()
     try:
-        for sums in _watched(handle, chunks[state.chunk_count :], threads):
-            state.add(sums)
-            progress(state.chunk_count, len(chunks))
-            if monotonic() - saved_s > save_interval_s:
-                state.save(state.partial, dataset, chunk_tokens)
-                saved_s = monotonic()
+        with closing(_watched(handle, chunks[state.chunk_count :], threads)) as watched:
+            for sums in watched:
+                state.add(sums)
+                progress(state.chunk_count, len(chunks))
+                if monotonic() - saved_s > save_interval_s:
+                    state.save(state.partial, dataset, chunk_tokens)
+                    saved_s = monotonic()
     except BaseException:
         if state.chunk_count:
             state.save(state.partial, dataset, chunk_tokens)
@@ -136,20 +145,35 @@ def _run(
     state.partial.unlink(missing_ok=True)
 
 
-def _watched(handle: Any, chunks: Sequence[np.ndarray], threads: int | None) -> Iterator[Sums]:
+def _watched(handle: Any, chunks: Sequence[np.ndarray], threads: int | None) -> Generator[Sums]:
     """The sums of each chunk in turn, computed on a thread that gives up in the middle of one when we are stopped."""
     observer = Observer()
     tuner = FixedThreads(threads) if threads else ThreadTuner(default_threads())
     context = WatchedContext(handle, observer, len(chunks[0]), tuner)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="imatrix")
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="imatrix") as thread:
-            try:
-                for chunk in chunks:
-                    yield thread.submit(context.step, chunk).result()
-            finally:
-                observer.stopped = True
+        for chunk in chunks:
+            yield thread.submit(context.step, chunk).result()
     finally:
+        was_interrupted = _end(thread, observer)
         context.close()
+        if was_interrupted:
+            raise KeyboardInterrupt
+
+
+def _end(thread: ThreadPoolExecutor, observer: Observer) -> bool:
+    """Wait until the thread is out of C code, whose memory is freed next, however often Ctrl-C is pressed meanwhile.
+
+    Whether it was.
+    """
+    was_interrupted = False
+    while True:
+        try:
+            observer.stopped = True
+            thread.shutdown()
+            return was_interrupted
+        except KeyboardInterrupt:
+            was_interrupted = True
 
 
 def _chunks(tokenizer: LlamaTokenizer, texts: Iterable[str], chunk_tokens: int) -> list[np.ndarray]:
@@ -159,7 +183,7 @@ def _chunks(tokenizer: LlamaTokenizer, texts: Iterable[str], chunk_tokens: int) 
     step = chunk_tokens - len(start)
     if len(ids) < step:
         raise ConversionError(
-            f"the calibration text has {len(ids)} tokens and one chunk takes {step}: give more text, or smaller chunks"
+            f"the calibration text has {len(ids)} tokens and one chunk takes {step}: give a longer one"
         )
     return [np.array(start + ids[at : at + step], np.int32) for at in range(0, len(ids) - step + 1, step)]
 

@@ -133,6 +133,8 @@ def _read_legacy(path: Path, data: bytes) -> Imatrix:
         for _ in range(num_entries):
             name, position = _legacy_string(data, position)
             calls, num_values = struct.unpack_from("<ii", data, position)
+            if num_values < 1:
+                raise ValueError(num_values)
             values = np.frombuffer(data, "<f4", num_values, position + 8).copy()
             position += 8 + values.nbytes
             entries[name] = Entry(values.reshape(1, -1), np.array([max(calls, 1)], np.float32))

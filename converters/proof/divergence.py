@@ -19,8 +19,9 @@ from ...runtime.engines.llamacpp.tokenizer import LlamaTokenizer
 from ...runtime.errors import ProofError
 from ...runtime.profile import load_profile
 from ..progress import Advance, Progress, Silent
-from .figures import Divergence, divergence_of
+from .figures import Divergence, MeasuredText, divergence_of
 from .softmax import Comparison, Reference
+from .texts import TextSource
 from .vocabulary import open_vocabulary
 
 CONTEXT_TOKENS = 512
@@ -39,20 +40,23 @@ def measure_divergence(
     num_tokens: int = NUM_TOKENS,
     threads: int | None = None,
     progress: Progress | None = None,
+    text: TextSource | None = None,
 ) -> list[Divergence]:
     """How far each candidate is from the reference, in the order of ``candidates``.
 
     ``texts`` are prompts ready to be tokenized (see ``texts.chat_texts``); as many are taken as give ``num_tokens``
-    tokens, or all. ModelError when a model cannot be loaded, ProofError when it does not run or has another vocabulary.
+    tokens, or all; ``text`` says where they are from (see ``texts.text_source``). ModelError when a model cannot be
+    loaded, ProofError when it does not run or has another vocabulary.
     """
     context_tokens = min(context_tokens, load_profile(reference).context_length or context_tokens)
     with open_vocabulary(reference) as tokenizer:
-        chunks = cut_chunks(tokenizer, texts, context_tokens, num_tokens)
+        chunks, num_texts = cut_chunks(tokenizer, texts, context_tokens, num_tokens)
         vocabulary = tokenizer.vocab_size
     if not chunks:
         raise ProofError("the text to measure the divergence on has less than two tokens: give a longer one")
+    measured = MeasuredText(*(text or (None, None)), texts=num_texts, tokens=sum(map(len, chunks)))
     groups = _groups(candidates, vocabulary)
-    total = sum(map(len, chunks)) * (len(groups) + len(candidates))
+    total = measured.tokens * (len(groups) + len(candidates))
     found: list[Divergence] = []
     with (progress or Silent()).stage("Measuring divergence", total, "tokens") as advance:
         # one step length for all, because it changes the last digits of what llama.cpp computes
@@ -61,29 +65,33 @@ def measure_divergence(
             compared = _measure_group([reference, *group], chunks, run, advance)
             for idx, path in enumerate(group):
                 of_candidate = [[step[idx] for step in chunk] for chunk in compared]
-                found.append(divergence_of(path, reference, context_tokens, of_candidate))
+                found.append(divergence_of(path, reference, context_tokens, of_candidate, measured))
     return found
 
 
 def cut_chunks(
     tokenizer: LlamaTokenizer, texts: Sequence[str], context_tokens: int, num_tokens: int
-) -> list[list[int]]:
+) -> tuple[list[list[int]], int]:
     """Token ids to run from an empty cache, at least ``num_tokens`` of them if the texts suffice. Each chunk begins
-    where a text does, and further texts fill it up; what of the last one does not fit is left out."""
+    where a text does, and further texts fill it up; what of the last one does not fit is left out. With them comes how
+    many texts that took."""
     chunks: list[list[int]] = []
     chunk: list[int] = []
     context_tokens = min(context_tokens, num_tokens)
+    num_texts = begun = 0
     for text in texts:
         ids = tokenizer.encode(text, add_special=not chunk and not _writes_bos(tokenizer, text))
         chunk += ids[: context_tokens - len(chunk)]
+        begun += 1
         if len(chunk) == context_tokens:
             chunks.append(chunk)
-            chunk = []
+            num_texts, begun, chunk = num_texts + begun, 0, []
         if sum(map(len, chunks)) >= num_tokens:
             break
     if len(chunk) >= (_MIN_CHUNK if chunks else 2):
         chunks.append(chunk)
-    return chunks
+        num_texts += begun
+    return chunks, num_texts
 
 
 def _writes_bos(tokenizer: LlamaTokenizer, text: str) -> bool:

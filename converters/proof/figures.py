@@ -1,24 +1,37 @@
 """The figures of a divergence: what many positions say, and how sure that is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import floor, isfinite, log10
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .softmax import Comparison
 
-INTERVAL = "95 %, bootstrap over chunks, 1000 resamples"
-"""Positions in one text hang together, so whole chunks are drawn again and again, not positions."""
+BLOCK_POSITIONS, LEAST_BLOCKS = 64, 8
+INTERVAL = f"95 %, bootstrap over blocks of about {BLOCK_POSITIONS} positions, 1000 resamples"
+"""Neighbouring positions hang together, so blocks are drawn again and again, not positions. A chunk is cut into blocks
+of even length."""
 _RESAMPLES = 1000
 SHORT_POSITIONS = 64
+
+
+class MeasuredText(NamedTuple):
+    """What was run: the text's name and the SHA-256 of its file (None where nobody said), and how much of it."""
+
+    name: str | None
+    sha256: str | None
+    texts: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Divergences in nats over ``tokens`` positions. ``low`` and ``high`` bound the mean (see INTERVAL); they are
-    None with fewer than two chunks. ``top1`` is the fraction of positions where both put the same token first."""
+    None with fewer than LEAST_BLOCKS blocks. ``top1`` is the fraction of positions where both put the same token
+    first."""
 
     tokens: int
     mean: float
@@ -47,6 +60,15 @@ class Divergence:
     overall: Figures
     short: Figures | None
     long: Figures | None
+    text: MeasuredText | None = None
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], candidate: Path) -> "Divergence":
+        """What ``to_json`` wrote of a candidate. KeyError or TypeError when it is no such record."""
+        parts = {name: record[name] and _read_figures(record[name]) for name in ("overall", "short", "long")}
+        text = MeasuredText(**record["text"]) if record.get("text") else None
+        numbers = record["context_tokens"], record["chunks"]
+        return cls(candidate, Path(record["reference"]), *numbers, **parts, text=text)
 
     def to_json(self) -> dict[str, Any]:
         """For the proof file; see ``proof.proof``."""
@@ -54,6 +76,7 @@ class Divergence:
         return {
             "unit": "nats",
             "reference": self.reference.name,
+            "text": self.text and self.text._asdict(),
             "context_tokens": self.context_tokens,
             "chunks": self.chunks,
             "interval": INTERVAL,
@@ -68,8 +91,31 @@ def long_start(context_tokens: int) -> int:
     return max(SHORT_POSITIONS, context_tokens // 2)
 
 
+def shown(mean: float, low: float | None = None, high: float | None = None) -> str:
+    """A mean for people: two significant digits, or fewer where its interval does not bear them, and half the
+    interval, which is never shown as less than one of the last digit. Without exponents, for a table."""
+    if not isfinite(mean):
+        return str(mean)
+    half = (high - low) / 2 if low is not None and high is not None else 0.0
+    decimals = max(0, -_decade(mean) + 1) if mean else 1
+    if half > 0:
+        decimals = max(0, min(decimals, -_decade(half)))
+    if not half:
+        return f"{mean:.{decimals}f}"
+    return f"{mean:.{decimals}f} ± {max(half, 10**-decimals):.{decimals}f}"
+
+
+def _decade(value: float) -> int:
+    """The power of ten of the first digit."""
+    return floor(log10(abs(value)))
+
+
 def divergence_of(
-    candidate: Path, reference: Path, context_tokens: int, chunks: Sequence[Sequence[Comparison]]
+    candidate: Path,
+    reference: Path,
+    context_tokens: int,
+    chunks: Sequence[Sequence[Comparison]],
+    text: MeasuredText | None = None,
 ) -> Divergence:
     """``chunks`` has per chunk its steps, in order, from its first position on."""
     whole = [_joined(steps) for steps in chunks]
@@ -80,7 +126,7 @@ def divergence_of(
     }
     figures = {name: _figures([_cut(chunk, part) for chunk in whole]) for name, part in ranges.items()}
     assert figures["overall"] is not None
-    return Divergence(candidate, reference, context_tokens, len(whole), **figures)  # type: ignore[arg-type]
+    return Divergence(candidate, reference, context_tokens, len(whole), **figures, text=text)  # type: ignore[arg-type]
 
 
 def _joined(steps: Sequence[Comparison]) -> Comparison:
@@ -121,13 +167,27 @@ def _figures(chunks: list[Comparison]) -> Figures | None:
 
 
 def _interval(chunks: list[np.ndarray]) -> tuple[float | None, float | None]:
-    if len(chunks) < 2:
+    blocks = [block for chunk in chunks for block in _blocks(chunk)]
+    if len(blocks) < LEAST_BLOCKS:
         return None, None
-    sums, sizes = np.array([chunk.sum() for chunk in chunks]), np.array([len(chunk) for chunk in chunks])
-    drawn = np.random.default_rng(0).integers(len(chunks), size=(_RESAMPLES, len(chunks)))
+    sums, sizes = np.array([block.sum() for block in blocks]), np.array([len(block) for block in blocks])
+    drawn = np.random.default_rng(0).integers(len(blocks), size=(_RESAMPLES, len(blocks)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
+
+
+def _blocks(chunk: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(chunk, max(1, round(len(chunk) / BLOCK_POSITIONS)))
+
+
+def _read_figures(values: Mapping[str, Any]) -> Figures:
+    """Null is what was not finite, but for the bounds of an interval, which may not be there."""
+    return Figures(**{name: _read(name, value) for name, value in values.items()})
+
+
+def _read(name: str, value: Any) -> Any:
+    return float("nan") if value is None and name not in ("low", "high") else value
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

@@ -4,16 +4,22 @@ proof_version   1
 verified        false when the checks were skipped; then there are only ``artifact``, ``source``, ``versions``, ``date``
 passed          whether every check passed
 failures        what did not, a sentence each
-artifact        name, bytes, sha256, type, architecture, parameters, bits_per_weight
-source          name, and what identifies it
-versions        tapster, llama_cpp_python (which brings its own llama.cpp)
+artifact        name, bytes, sha256, type, architecture, parameters, bits_per_weight; fallbacks: the type that a
+                tensor has whose rows are no whole blocks of its own
+source          name; SHA-256 of the small files of a checkpoint, ``revision`` in the Hub's cache; per file of weights
+                its bytes and, up to 4 GB in all, its SHA-256: ``weights`` says which of the two
+recipe          what the user chose, as far as it was told: imatrix (file, sha256), tensor_types, output_type,
+                embedding_type, clamp, stops, chat_template, threads
+versions        tapster, llama_cpp_python (which brings its own llama.cpp); what is not installed is left out
 date            UTC
 checks          each with ``passed``
-  tensors         count, parameters, exact, types: per type the worst relative RMSE and its bound
+  tensors         count, parameters, exact, types: per type the worst relative RMSE and its bound. ``clamped``: how
+                  many values of a tensor were beyond float16 and compared with the largest that it holds
   tokenizer       texts, tokens: tokenized alike by the source's tokenizer and by llama.cpp
   template        templates, rendered, refused
   stops           strings, eog_ids, cases, merged
-  divergence      nats; overall, short, long: mean with its interval, quantiles, top1, perplexities; bound.
+  divergence      nats; overall, short, long: mean with its interval (null for few positions), quantiles, top1,
+                  perplexities; bound; text: name, sha256 of its file, texts and tokens of it that were run.
                   ``measured`` false with a ``reason`` where there is none
 """
 
@@ -34,7 +40,7 @@ from ..gguf.reader import GGUFTensor, GGUFTensors
 from ..progress import Progress
 from ..tokenizer.check import TokenizerReport
 from .bounds import EXACT, divergence_bound
-from .figures import Divergence
+from .figures import Divergence, shown
 from .source import ProofSource
 from .stops import StopReport, check_stops
 from .template import check_templates
@@ -90,17 +96,22 @@ def prove(
     divergence: Divergence | None = None,
     no_divergence: str | None = None,
     progress: Progress | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    fallbacks: Mapping[str, str] | None = None,
+    clamped: Mapping[str, int] | None = None,
 ) -> Proof:
     """Check an artifact and record what was found; nothing is raised for what is wrong with it.
 
     ``tokenizer`` is the comparison already made; without it the vocabularies of source and artifact have to be equal.
-    A quantized artifact needs a ``divergence``, or in ``no_divergence`` the reason why it has none. ModelError when
-    the artifact cannot be read at all.
+    A quantized artifact needs a ``divergence``, or in ``no_divergence`` the reason why it has none. ``recipe`` and
+    ``fallbacks`` are recorded; the tensors in ``clamped`` are compared with what float16 can hold of the source, and
+    how many values that concerns is recorded. ModelError when the artifact cannot be read at all.
     """
     profile, tensors = load_profile(artifact), GGUFTensors(artifact)
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(_sha256, artifact)
-        tensor_report = check_tensors(source.tensors, tensors, progress)
+        identity = pool.submit(source.identify)
+        tensor_report = check_tensors(source.tensors, tensors, progress, clamped)
         template_report = check_templates(source.chat_templates, source.bos_token, source.eos_token, profile)
         stop_report = _stops(source, artifact, profile)
         checks = {
@@ -112,19 +123,27 @@ def prove(
         }
         failures = [*tensor_report.problems, *template_report.problems, *stop_report.problems]
         failures += [check.pop("problem") for check in checks.values() if "problem" in check]
-        facts = _facts(source, artifact, profile, tensors, digest.result())
+        facts = _facts(artifact, profile, tensors, digest.result(), fallbacks)
+        facts |= _origin(source, identity.result(), recipe)
     verdict = {"proof_version": VERSION, "verified": True, "passed": not failures, "failures": failures}
     return Proof(artifact, {**verdict, **facts, "checks": checks})
 
 
-def unverified(source: ProofSource, artifact: Path) -> Proof:
+def unverified(
+    source: ProofSource,
+    artifact: Path,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    fallbacks: Mapping[str, str] | None = None,
+) -> Proof:
     """The record of an artifact that nobody wanted checked."""
-    facts = _facts(source, artifact, load_profile(artifact), GGUFTensors(artifact), _sha256(artifact))
+    facts = _facts(artifact, load_profile(artifact), GGUFTensors(artifact), _sha256(artifact), fallbacks)
+    facts |= _origin(source, source.identify(), recipe)
     return Proof(artifact, {"proof_version": VERSION, "verified": False, **facts})
 
 
 def _facts(
-    source: ProofSource, artifact: Path, profile: ModelProfile, tensors: GGUFTensors, digest: str
+    artifact: Path, profile: ModelProfile, tensors: GGUFTensors, digest: str, fallbacks: Mapping[str, str] | None
 ) -> dict[str, Any]:
     return {
         "artifact": {
@@ -135,9 +154,17 @@ def _facts(
             "architecture": profile.architecture,
             "parameters": profile.parameters,
             "bits_per_weight": bits_per_weight(tensors),
+            "fallbacks": dict(fallbacks or {}),
         },
-        "source": {"name": source.name, **source.identity},
-        "versions": {"tapster": _version("tapster"), "llama_cpp_python": _version("llama-cpp-python")},
+    }
+
+
+def _origin(source: ProofSource, identity: Mapping[str, Any], recipe: Mapping[str, Any] | None) -> dict[str, Any]:
+    versions = {name: _version(name.replace("_", "-")) for name in ("tapster", "llama_cpp_python")}
+    return {
+        "source": {"name": source.name, **identity},
+        "recipe": dict(recipe or {}),
+        "versions": {name: found for name, found in versions.items() if found},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -153,11 +180,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _version(distribution: str) -> str:
+def _version(distribution: str) -> str | None:
     try:
         return version(distribution)
     except PackageNotFoundError:
-        return "not installed"
+        return None
 
 
 def _stops(source: ProofSource, artifact: Path, profile: ModelProfile) -> StopReport:
@@ -181,12 +208,23 @@ def _divergence(tensors: TensorReport, found: Divergence | None, no_divergence: 
     quantized = {error.type for error in tensors.errors} - EXACT
     if found is None:
         if no_divergence or not quantized:
-            exact = "every number is the source's" if tensors.is_exact else "no tensor is quantized"
-            return {"passed": True, "measured": False, "reason": no_divergence or exact}
+            return {"passed": True, "measured": False, "reason": no_divergence or _unquantized(tensors)}
         return {"passed": False, "measured": False, "problem": "the divergence from 16 bits was not measured"}
     bound, mean = divergence_bound(quantized), found.overall.mean
     record = {"passed": mean <= bound, "measured": True, "bound": bound, **found.to_json()}
     if mean <= bound:
         return record
-    said = f"by {mean:.3g} nats on average, at most {bound:.3g} is right for its types"
+    said = f"by {shown(mean)} nats on average, at most {bound:.3g} is right for its types"
     return {**record, "problem": f"it predicts other than 16 bits: {said if mean == mean else 'its logits are NaN'}"}
+
+
+def _unquantized(tensors: TensorReport) -> str:
+    """Why nothing needs measuring where numbers are stored one by one: a float of other precision may be lossy."""
+    if tensors.is_exact:
+        return "every number is the source's"
+    lossy = [error for error in tensors.errors if error.rmse]
+    if not lossy:
+        return "not quantized; what is beyond float16 was cut off" if tensors.clamped else "not quantized"
+    bits = 16 if any(error.type in ("F16", "BF16") for error in lossy) else 32
+    reason = f"{bits} bits; worst relative error {max(error.rmse for error in lossy):.2g}"
+    return f"{reason}; what is beyond float16 was cut off" if tensors.clamped else reason

@@ -3,25 +3,35 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
+from functools import lru_cache
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 from ...runtime.chat.end_of_turn import derive_end_of_turn
 from ...runtime.chat.template import ChatTemplate
 from ...runtime.errors import ModelError
+from ...runtime.gguf_files import read_parts
 from ...runtime.profile import load_profile
 from ..checkpoint.checkpoint import Checkpoint
 from ..gguf.plan import ModelPlan
 from ..gguf.reader import GGUFTensors
+from ..gguf.templates import template_names
 from .tensors import SourceTensor
 
+HASHED_BYTES = 4_000_000_000
+"""Weights of as many bytes, all files together, are hashed; of more only the sizes are told."""
 _REVISION = re.compile(r"[0-9a-f]{40}")
+_SMALL_FILES = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+    "chat_template.jinja", "model.safetensors.index.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ProofSource:
-    """``identity`` tells this source from others; ``tokenizer`` has its ``tokenizer.ggml.*`` keys if it is a GGUF file.
+    """``identity`` tells this source from others, together with its files of ``weights`` (see ``identify``);
+    ``tokenizer`` has its ``tokenizer.ggml.*`` keys if it is a GGUF file.
 
     ``stop_strings`` and ``eog_ids`` are what its own files say ends an answer, and the end of a turn by its template.
     """
@@ -35,12 +45,30 @@ class ProofSource:
     stop_strings: tuple[str, ...] = ()
     eog_ids: tuple[int, ...] = ()
     tokenizer: Mapping[str, Any] | None = None
+    weights: tuple[Path, ...] = ()
+
+    def identify(self) -> dict[str, Any]:
+        """``identity`` and for each file of weights its bytes and SHA-256, the latter only up to HASHED_BYTES in all;
+        ``weights`` says which. It reads all of them, once in the life of the process."""
+        sizes = {path: path.stat().st_size for path in self.weights}
+        is_hashed = sum(sizes.values()) <= HASHED_BYTES
+        found: dict[str, Any] = {**self.identity, "weights": "bytes, sha256" if is_hashed else "bytes"}
+        for path, size in sizes.items():
+            digest = {"sha256": _digest(path, size, path.stat().st_mtime_ns)} if is_hashed else {}
+            found[path.name] = {"bytes": size, **digest}
+        return found
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, _size: int, _mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def checkpoint_source(checkpoint: Checkpoint, plan: ModelPlan) -> ProofSource:
     """A Hugging Face folder. Stops and templates are read from its own files and not from the plan."""
     bos, eos = _special_token(checkpoint, "bos_token"), _special_token(checkpoint, "eos_token")
-    templates = dict(checkpoint.chat_templates)
+    templates = template_names(checkpoint.chat_templates)
     declared = _list(checkpoint.generation_config.get("stop_strings"))
     eos_ids = _list(checkpoint.generation_config.get("eos_token_id")) or _list(checkpoint.config.get("eos_token_id"))
     return ProofSource(
@@ -51,7 +79,8 @@ def checkpoint_source(checkpoint: Checkpoint, plan: ModelPlan) -> ProofSource:
         bos_token=bos,
         eos_token=eos,
         stop_strings=tuple(dict.fromkeys([*declared, *_end_of_turn(templates.get("default"), bos, eos)])),
-        eog_ids=tuple(eos_ids),
+        eog_ids=tuple(dict.fromkeys([*eos_ids, *_ids_of(eos, plan)])),
+        weights=tuple(sorted(checkpoint.path.resolve().glob("*.safetensors"))),
     )
 
 
@@ -61,6 +90,7 @@ def gguf_source(path: Path) -> ProofSource:
     return ProofSource(
         name=path.name,
         identity={"bytes": profile.file_bytes, "file": path.name},
+        weights=tuple(header.path for header in read_parts(path)),
         tensors=tensors,
         chat_templates=profile.chat_templates,
         bos_token=profile.bos_token,
@@ -72,16 +102,14 @@ def gguf_source(path: Path) -> ProofSource:
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Hashes of the small files and the sizes of the weights; for the Hub's cache also the commit."""
+    """Hashes of the small files; for the Hub's cache also the commit."""
     path = checkpoint.path.resolve()
     found: dict[str, Any] = {}
     if _REVISION.fullmatch(path.name):
         found["revision"] = path.name
-    for name in ("config.json", "tokenizer.json", "tokenizer.model", "model.safetensors.index.json"):
+    for name in _SMALL_FILES:
         if (file := path / name).is_file():
             found[name] = {"sha256": sha256(file.read_bytes()).hexdigest()}
-    for file in sorted(path.glob("*.safetensors")):
-        found[file.name] = {"bytes": file.stat().st_size}
     return found
 
 
@@ -93,6 +121,11 @@ def _special_token(checkpoint: Checkpoint, name: str) -> str | None:
         if isinstance(found, str):
             return found
     return None
+
+
+def _ids_of(token: str | None, plan: ModelPlan) -> list[int]:
+    tokens = plan.metadata.get("tokenizer.ggml.tokens")
+    return [tokens.index(token)] if isinstance(tokens, list) and token in tokens else []
 
 
 def _end_of_turn(template: str | None, bos: str | None, eos: str | None) -> list[str]:

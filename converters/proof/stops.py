@@ -13,9 +13,14 @@ from ...runtime.profile import ModelProfile
 from ...runtime.text.scanner import Rules
 from ...runtime.text.stream import TextStream
 from ...runtime.text.types import Answer
+from ..gguf.metadata import KNOWN_ENDS
 
 _BEFORE = ("Hello.", "Hello", "It is 42", "f(x)", "x = 1;\n", "caf\u00e9", "\u65e5\u672c\u8a9e", "wait…", "a <b>", "")
 _BEHIND = ("", "\n", " and more", "User:")
+_FILL_IN_TEXTS = """<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>
+    <|file_sep|>"""
+"""Tokens for filling in code that llama.cpp lets an answer end with, by their text (``llama-vocab.cpp``)."""
+_KNOWN = frozenset((*KNOWN_ENDS, *_FILL_IN_TEXTS.split()))
 
 
 @dataclass(slots=True)
@@ -56,11 +61,20 @@ def check_stops(
     for token_id in report.eog_ids:
         if token_id not in tokenizer.eog_ids and not _is_stop(token_id, rules, tokenizer):
             report.problems.append(f"the token {token_id} ends answers of the source and not of the artifact")
+    report.problems += _undeclared(report, rules, tokenizer)
     for stop in wanted:
         problem = next(filter(None, _try_everywhere(stop, rules, tokenizer, report)), None)
         if problem:
             report.problems.append(problem)
     return report
+
+
+def _undeclared(report: StopReport, rules: Rules, tokenizer: Tokenizer) -> Iterator[str]:
+    """A line for each token at which llama.cpp ends an answer, and nobody can know why."""
+    for token_id in sorted(tokenizer.eog_ids - {*report.eog_ids}):
+        text = tokenizer.piece(token_id).decode("utf-8", "replace")
+        if text not in _KNOWN and text not in rules.always and text not in report.strings:
+            yield f"the token {token_id} ({text!r}) ends answers of the artifact, and the source does not say so"
 
 
 def _is_stop(token_id: int, rules: Rules, tokenizer: Tokenizer) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..checkpoint.dtypes import STORAGE, all_finite
+from ..gguf.encode import MAX_F16
 from ..gguf.ggml import ggml_type
 from ..gguf.plan import TensorPlan, row_chunks
 from ..gguf.reader import GGUFTensor
@@ -37,6 +38,26 @@ class SourceTensor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ClampedTensor:
+    """Another tensor with what is beyond float16 cut off, as the writer does where it may."""
+
+    tensor: SourceTensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape
+
+    def float32_rows(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """The tensor's rows, cut off."""
+        for rows, values in self.tensor.float32_rows():
+            yield rows, np.clip(values, -MAX_F16, MAX_F16)
+
+    def release(self) -> None:
+        """Give its mapped pages back."""
+        self.tensor.release()
+
+
+@dataclass(frozen=True, slots=True)
 class TensorError:
     """Relative root-mean-square errors of a tensor: all of it, and its worst block."""
 
@@ -48,17 +69,19 @@ class TensorError:
 
 @dataclass(frozen=True, slots=True)
 class TensorReport:
-    """Errors of all tensors that are there on both sides, and in ``problems`` what must not be, a line each."""
+    """Errors of all tensors that are there on both sides, and in ``problems`` what must not be, a line each.
+    ``clamped``: of how many values only as much was compared as float16 can hold, by tensor."""
 
     count: int
     parameters: int
     errors: list[TensorError] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    clamped: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_exact(self) -> bool:
         """Whether every number is the source's."""
-        return not self.problems and all(error.rmse == 0 for error in self.errors)
+        return not (self.problems or self.clamped) and all(error.rmse == 0 for error in self.errors)
 
     def to_json(self) -> dict[str, Any]:
         """For the proof file: per type the worst tensor and the worst block, with their bounds."""
@@ -68,21 +91,29 @@ class TensorReport:
             "count": self.count,
             "parameters": self.parameters,
             "exact": self.is_exact,
+            **({"clamped": self.clamped} if self.clamped else {}),
             "types": {name: _worst([error for error in self.errors if error.type == name]) for name in types},
         }
 
 
 def check_tensors(
-    source: Mapping[str, SourceTensor], artifact: Mapping[str, GGUFTensor], progress: Progress | None = None
+    source: Mapping[str, SourceTensor],
+    artifact: Mapping[str, GGUFTensor],
+    progress: Progress | None = None,
+    clamped: Mapping[str, int] | None = None,
 ) -> TensorReport:
-    """Compare all of them. Memory stays at a few megabytes a processor, and what the sources need to arrange one."""
+    """Compare all of them; those in ``clamped`` with what float16 can hold of the source.
+
+    Memory stays at a few megabytes a processor, and what the sources need to arrange one.
+    """
+    clamped = {name: count for name, count in (clamped or {}).items() if name in source}
+    source = {name: ClampedTensor(tensor) if name in clamped else tensor for name, tensor in source.items()}
     problems = [f"the tensor {name} is missing" for name in source if name not in artifact]
     problems += [f"the tensor {name} is not in the source" for name in artifact if name not in source]
     shared = [name for name in source if name in artifact]
-    for name in shared:
-        if (wanted := source[name].shape) != (found := artifact[name].shape):
-            problems.append(f"the tensor {name} has the shape {found} instead of {wanted}")
-    same = [name for name in shared if source[name].shape == artifact[name].shape]
+    same = [name for name in shared if _is_same_shape(source[name].shape, artifact[name].shape)]
+    for name in sorted({*shared} - {*same}):
+        problems.append(f"the tensor {name} has the shape {artifact[name].shape} instead of {source[name].shape}")
     errors: list[TensorError] = []
     parameters = sum(prod(tensor.shape) for tensor in artifact.values())
     with (
@@ -95,7 +126,13 @@ def check_tensors(
             problems += _problems(error)
     if len(problems) > _MAX_PROBLEMS:
         problems[_MAX_PROBLEMS:] = [f"and {len(problems) - _MAX_PROBLEMS} more"]
-    return TensorReport(len(artifact), parameters, errors, problems)
+    return TensorReport(len(artifact), parameters, errors, problems, clamped)
+
+
+def _is_same_shape(wanted: tuple[int, ...], found: tuple[int, ...]) -> bool:
+    """But for leading dimensions of 1, which llama.cpp does not write when it quantizes."""
+    size = max(len(wanted), len(found))
+    return (1,) * (size - len(wanted)) + wanted == (1,) * (size - len(found)) + found
 
 
 def _compare(source: SourceTensor, artifact: GGUFTensor) -> TensorError:

@@ -7,7 +7,9 @@ with a line ``=== title``, a turn with ``>>> role``; a file without such lines i
 
 import re
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from ...runtime.chat.template import ChatTemplate
 from ...runtime.errors import ConfigError, RequestError
@@ -19,6 +21,22 @@ _HELDOUT = Path(__file__).with_name("heldout.txt")
 _PIECE_CHARS = 2000
 _TITLE = re.compile(r"^=== .*\n", re.MULTILINE)
 _TURN = re.compile(r"^>>> (system|user|assistant)\n", re.MULTILINE)
+
+
+class TextSource(NamedTuple):
+    """Which text it is: a name for people, and what ``sha256sum`` says of the file."""
+
+    name: str
+    sha256: str
+
+
+def text_source(path: Path | None = None) -> TextSource:
+    """The identity of what ``read_conversations`` reads. ConfigError when it cannot be read."""
+    try:
+        digest = sha256((path or _HELDOUT).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    return TextSource(path.name if path else "tapster's held-out text", digest)
 
 
 def read_conversations(path: Path | None = None) -> list[Conversation]:

@@ -1,12 +1,15 @@
 """The model card of a published ladder: ``README.md`` with front matter, the measured table, and how to run it."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...runtime.profile import ModelProfile
+from ..gguf.types import LADDER
+from ..proof.figures import Divergence, shown
 from .entries import Entry, choices, is_beaten, recommended
 from .sidecars import stop_strings
 from .speed import DECODE_TOKENS, PROMPT_TOKENS, Machine
@@ -17,7 +20,7 @@ _COPIED = ("license", "license_name", "license_link", "language")
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
     """What a card is made of. ``base_model`` is a Hub id or None, ``front`` the front matter of the source's own card,
-    ``repo`` the repository that it will be published as. ``imatrix`` says what the importance matrix was made from."""
+    ``repo`` the repository that it will be published as."""
 
     name: str
     profile: ModelProfile
@@ -26,7 +29,6 @@ class CardFacts:
     front: Mapping[str, Any] = field(default_factory=dict)
     repo: str = "USER/REPO"
     machine: Machine | None = None
-    imatrix: str | None = None
     chart: Path | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,7 +62,7 @@ def _front_matter(facts: CardFacts) -> str:
         values["base_model_relation"] = "quantized"
     values["library_name"] = "gguf"
     values["pipeline_tag"] = facts.front.get("pipeline_tag") or "text-generation"
-    tags = ["gguf", "llama.cpp", "quantized", *(["imatrix"] if facts.imatrix else [])]
+    tags = ["gguf", "llama.cpp", "quantized", *(["imatrix"] if any(entry.imatrix for entry in facts.entries) else [])]
     own = facts.front.get("tags")
     values["tags"] = list(dict.fromkeys([*tags, *(map(str, own) if isinstance(own, list) else [])]))
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False, default=str)}" for key, value in values.items()]
@@ -73,9 +75,18 @@ def _introduction(facts: CardFacts) -> str:
     made = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     lines = [f"{source} as GGUF files, made with tapster{f' ({made})' if made else ''}."]
     lines.append("Beside each file lies `NAME.proof.json`: what was checked, and what the conversion lost.")
-    if facts.imatrix:
-        lines.append(f"The importance matrix was collected from {facts.imatrix}.")
-    return " ".join(lines)
+    return " ".join([*lines, *_imatrices(facts.entries)])
+
+
+def _imatrices(entries: Sequence[Entry]) -> list[str]:
+    """Which types were made with which importance matrix, by their proofs."""
+    types: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.imatrix:
+            text = entry.imatrix.get("text")
+            name = f"`{entry.imatrix.get('file', '?')}`{f' (collected from {text})' if text else ''}"
+            types.setdefault(name, []).append(entry.type)
+    return [f"Made with the importance matrix {name}: {', '.join(found)}." for name, found in types.items()]
 
 
 def _table(facts: CardFacts) -> str:
@@ -92,18 +103,12 @@ def _row(entry: Entry, has_speed: bool) -> list[str]:
     cells = [f"[{name}]({name})", entry.type, f"{entry.bits_per_weight:.2f}", shown_size(entry.file_bytes)]
     if entry.divergence:
         figures = entry.divergence.overall
-        cells += [_mean(figures.mean, figures.low, figures.high), f"{figures.p999:.3g}", f"{100 * figures.top1:.1f} %"]
+        cells += [shown(figures.mean, figures.low, figures.high), shown(figures.p999), f"{100 * figures.top1:.1f} %"]
     else:
         cells += ["–", "–", "–"]
     if has_speed:
         cells += [_tokens(entry.speed.prefill), _tokens(entry.speed.decode)] if entry.speed else ["–", "–"]
     return cells
-
-
-def _mean(mean: float, low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return f"{mean:.3g}"
-    return f"{mean:.3g} ± {(high - low) / 2:.1g}"
 
 
 def _tokens(per_second: float) -> str:
@@ -116,22 +121,62 @@ def shown_size(num_bytes: int) -> str:
 
 
 def _table_notes(facts: CardFacts) -> str:
-    notes: list[str] = []
+    notes = _fallback_notes(facts.entries)
     measured = next((entry.divergence for entry in facts.entries if entry.divergence), None)
     if measured:
         notes.append(
             f"KLD is the Kullback-Leibler divergence of a file's predictions from those of {measured.reference.name}, "
-            f"in nats, over {measured.overall.tokens} positions of held-out text in the model's chat format; "
-            f"± is half of the mean's 95 % interval. Top-1 agreement: how often both find the same token most likely."
+            f"in nats, over {measured.overall.tokens} positions of {_text(measured)} in the model's chat format; "
+            f"± is half of the mean's 95 % interval. Top-1 agreement: how often both find the same token "
+            f"most likely."
         )
+        others = [entry.path.name for entry in facts.entries if entry.divergence and not _alike(entry, measured)]
+        if others:
+            notes.append(
+                f"Measured over another text or from another file, so not to be compared: {', '.join(others)}."
+            )
     speed = next((entry.speed for entry in facts.entries if entry.speed), None)
     if speed:
         notes.append(
             f"Speeds: {facts.machine or 'one machine'}, {speed.threads} thread{'' if speed.threads == 1 else 's'}, "
-            f"CPU only, llama.cpp, a prompt of {PROMPT_TOKENS} tokens and {DECODE_TOKENS} more written; median of "
-            f"three. Other machines are faster or slower, and the order of types may differ there."
+            f"CPU only, llama.cpp, a prompt of {PROMPT_TOKENS} tokens and {DECODE_TOKENS} more written; medians of "
+            f"{_runs(facts.entries)} runs. Other machines are faster or slower, and the order of types may differ "
+            f"there."
         )
     return "\n\n".join(notes)
+
+
+def _text(measured: Divergence) -> str:
+    return (measured.text and measured.text.name) or "held-out text"
+
+
+def _alike(entry: Entry, other: Divergence) -> bool:
+    """Whether an entry was measured on the same text, as much of it, and from the same file."""
+    found = entry.divergence
+    assert found is not None
+    is_same_text = (found.text and found.text.sha256) == (other.text and other.text.sha256)
+    return is_same_text and (found.reference.name, found.overall.tokens) == (other.reference.name, other.overall.tokens)
+
+
+def _runs(entries: Sequence[Entry]) -> str:
+    return " or ".join(str(runs) for runs in sorted({entry.speed.runs for entry in entries if entry.speed}))
+
+
+def _fallback_notes(entries: Sequence[Entry]) -> list[str]:
+    """For each file with tensors of another type than its name says, which, and whether any has that type at all."""
+    bases = {kind.name: kind.base for kind in LADDER}
+    lines = []
+    for entry in entries:
+        if not entry.fallbacks:
+            continue
+        counts = Counter(entry.fallbacks.values())
+        many = f"{len(entry.fallbacks)} tensor{' is' if len(entry.fallbacks) == 1 else 's are'}"
+        said = f"{many} {' or '.join(sorted(counts))}: their rows are no whole blocks"
+        base = bases.get(entry.type, entry.type)
+        if entry.tensors and base not in entry.tensors:
+            said = f"**no tensor is {base}**. {said}"
+        lines.append(f"* `{entry.path.name}`: {said}.")
+    return ["\n".join(lines)] if lines else []
 
 
 def _advice(facts: CardFacts) -> str:
@@ -153,7 +198,7 @@ def _advice(facts: CardFacts) -> str:
 def _running(facts: CardFacts) -> str:
     file = recommended(facts.entries).path.name
     stops = stop_strings(facts.profile)
-    prompt = f" -r {_shell(stops[0])}" if stops else ""
+    prompt = "".join(f" -r {_shell(stop)}" for stop in stops)
     return "\n".join(
         (
             "```sh",
@@ -164,7 +209,7 @@ def _running(facts: CardFacts) -> str:
             "# llama.cpp",
             f"llama-server -m {file} --jinja{prompt}",
             "",
-            "# Ollama: stop strings and template are in Modelfile (for the Hub: in params)",
+            "# Ollama: stop strings and template are in Modelfile (for the Hub: in params and template)",
             f"ollama create {facts.name.lower()} -f Modelfile",
             f"ollama run hf.co/{facts.repo}:{recommended(facts.entries).type}",
             "```",

@@ -1,8 +1,9 @@
 """One line of a published ladder, and which of them to choose."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..proof.figures import Divergence
 from .speed import Speed
@@ -18,7 +19,11 @@ THRESHOLDS = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of the ladder. ``divergence`` is None for 16 bits, ``speed`` where it was not measured."""
+    """A file of the ladder. ``divergence`` is None for 16 bits, ``speed`` where it was not measured.
+
+    ``imatrix`` is what its proof says of the importance matrix (file, sha256; None: made without one), ``fallbacks``
+    has the tensors of another type because of their rows, ``tensors`` how many there are of each type.
+    """
 
     path: Path
     type: str
@@ -26,7 +31,27 @@ class Entry:
     bits_per_weight: float
     divergence: Divergence | None = None
     speed: Speed | None = None
-    note: str = ""
+    imatrix: Mapping[str, Any] | None = None
+    fallbacks: Mapping[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_record(cls, path: Path, record: Mapping[str, Any], speed: Speed | None = None) -> "Entry":
+        """The file at ``path`` as its proof describes it. KeyError, TypeError and the like when that is no proof."""
+        artifact, checks = record["artifact"], record["checks"] if record["verified"] else {}
+        found = checks.get("divergence", {"measured": False})
+        types = checks.get("tensors", {"types": {}})["types"]
+        return cls(
+            path=path,
+            type=artifact["type"],
+            file_bytes=artifact["bytes"],
+            bits_per_weight=artifact["bits_per_weight"],
+            divergence=Divergence.from_json(found, path) if found["measured"] else None,
+            speed=speed,
+            imatrix=record.get("recipe", {}).get("imatrix"),
+            fallbacks=artifact.get("fallbacks", {}),
+            tensors={name: values["tensors"] for name, values in types.items()},
+        )
 
     @property
     def megabytes(self) -> float:

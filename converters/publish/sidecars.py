@@ -1,7 +1,8 @@
 """Files beside an artifact that tell other programs how it stops: none of them reads ``tapster.stop_strings``.
 
 Modelfile    ``ollama create NAME -f Modelfile``
-params       read by ``ollama run hf.co/USER/REPO`` from the root of a repository
+params       read by ``ollama run hf.co/USER/REPO`` from the root of a repository, and there also
+template     the Go template alone, only in a published folder
 preset.ini   ``llama-server --models-preset preset.ini``
 model.yaml   LM Studio
 """
@@ -30,17 +31,19 @@ _STUDIO_SWITCHED = ("top_p", "min_p", "repeat_penalty")
 
 
 def stop_strings(profile: ModelProfile) -> list[str]:
-    """What has to end an answer in a program that knows only stop strings."""
-    return list(dict.fromkeys([*profile.stop_strings, *filter(None, [profile.end_of_turn])]))
+    """What has to end an answer in a program that knows only stop strings. The end of a turn comes first: some programs
+    take one alone."""
+    return list(dict.fromkeys([*filter(None, [profile.end_of_turn]), *profile.stop_strings]))
 
 
-def sidecars(profile: ModelProfile, *, publisher: str = "publisher") -> dict[str, str]:
-    """File names and contents for the artifact that ``profile`` was read from; they lie in its folder."""
+def sidecars(profile: ModelProfile, *, repo: str | None = None) -> dict[str, str]:
+    """File names and contents for the artifact that ``profile`` was read from; they lie in its folder. ``repo`` is the
+    repository on the Hub, ``USER/REPO``, where it is or will be."""
     return {
         "Modelfile": _modelfile(profile),
         "params": json.dumps(_ollama_parameters(profile), indent=2, ensure_ascii=False) + "\n",
         "preset.ini": _preset(profile),
-        "model.yaml": _model_yaml(profile, publisher),
+        "model.yaml": _model_yaml(profile, repo or f"USER/{profile.name.rpartition('-')[0] or profile.name}-GGUF"),
     }
 
 
@@ -69,13 +72,26 @@ def _modelfile(profile: ModelProfile) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _go_template(profile: ModelProfile) -> list[str]:
-    source = profile.chat_templates.get("default")
-    if source is None:
-        return ["# The model has no chat template."]
-    template = ChatTemplate(source, bos_token=profile.bos_token, eos_token=profile.eos_token)
+def go_template(profile: ModelProfile) -> str | None:
+    """The chat template in Go's template language; None where there is none or Go cannot say the same."""
+    template = _template(profile)
+    if template is None:
+        return None
     parts = template_parts(template, without_bos=profile.bos_token if profile.add_bos else None)
-    go = parts.to_go() if parts else ""
+    return parts.to_go() if parts else None
+
+
+def _template(profile: ModelProfile) -> ChatTemplate | None:
+    source = profile.chat_templates.get("default")
+    return (
+        ChatTemplate(source, bos_token=profile.bos_token, eos_token=profile.eos_token) if source is not None else None
+    )
+
+
+def _go_template(profile: ModelProfile) -> list[str]:
+    template, go = _template(profile), go_template(profile)
+    if template is None:
+        return ["# The model has no chat template."]
     if not go or '"""' in go:
         return [
             "# No TEMPLATE: Go's template language cannot say what the model's chat template does.",
@@ -114,24 +130,30 @@ def _escaped(text: str) -> str:
     return "\\x20" * before + inner + "\\x20" * after if inner else "\\x20" * len(text)
 
 
-def _model_yaml(profile: ModelProfile, publisher: str) -> str:
-    """Strings are written as JSON, which is YAML too."""
-    name = profile.name.rpartition("-")[0] or profile.name
+def _model_yaml(profile: ModelProfile, repo: str) -> str:
+    user, _, name = repo.rpartition("/")
+    user = user or "USER"
+    model = name[: -len("-gguf")] if name.lower().endswith("-gguf") else name
     lines = [
-        f"model: {json.dumps(f'{publisher}/{name}'.lower())}",
+        f"model: {_yaml(f'{user}/{model}'.lower())}",
         "base:",
-        f"  - key: {json.dumps(f'{publisher}/{name}-GGUF'.lower())}",
+        f"  - key: {_yaml(f'{user}/{name}'.lower())}",
         "    sources:",
         "      - type: huggingface",
-        f"        user: {json.dumps(publisher)}",
-        f"        repo: {json.dumps(f'{name}-GGUF')}",
+        f"        user: {_yaml(user)}",
+        f"        repo: {_yaml(name)}",
     ]
     fields = _studio_fields(profile)
     if fields:
         lines += ["config:", "  operation:", "    fields:"]
     for key, value in fields.items():
-        lines += [f"      - key: llm.prediction.{key}", f"        value: {json.dumps(value, ensure_ascii=False)}"]
+        lines += [f"      - key: llm.prediction.{key}", f"        value: {_yaml(value)}"]
     return "\n".join(lines) + "\n"
+
+
+def _yaml(value: Any) -> str:
+    """JSON is YAML too, but for the two halves in which it escapes a sign beyond sixteen bits."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _studio_fields(profile: ModelProfile) -> dict[str, Any]:

@@ -12,16 +12,19 @@ from ...runtime.engines.llamacpp.library import llama, load_model
 from ...runtime.engines.llamacpp.threads import default_threads
 from ...runtime.errors import ProofError
 
-PROMPT_TOKENS, DECODE_TOKENS, REPEATS = 128, 32, 3
+PROMPT_TOKENS, DECODE_TOKENS = 128, 32
+REPEATS, SLOW_REPEATS, SLOW_S = 3, 2, 2.0
+"""Runs that are timed; fewer where a run takes longer than SLOW_S."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Tokens a second, medians of REPEATS runs after a warm-up, with ``threads`` threads."""
+    """Tokens a second, medians of ``runs`` runs after a warm-up, with ``threads`` threads."""
 
     prefill: float
     decode: float
     threads: int
+    runs: int = REPEATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ def measure_speed(path: Path, *, threads: int | None = None) -> Speed:
             num_threads=threads,
         )
         vocabulary = llama().llama_vocab_n_tokens(llama().llama_model_get_vocab(model))
-        runs = [_run(context, vocabulary, path) for _ in range(REPEATS + 1)][1:]
+        warm_up_s = sum(_run(context, vocabulary, path))
+        num_runs = SLOW_REPEATS if warm_up_s > SLOW_S else REPEATS
+        runs = [_run(context, vocabulary, path) for _ in range(num_runs)]
     finally:
         if context:
             context.close()
@@ -67,6 +72,7 @@ def measure_speed(path: Path, *, threads: int | None = None) -> Speed:
         prefill=PROMPT_TOKENS / median(prefill_s for prefill_s, _ in runs),
         decode=DECODE_TOKENS / median(decode_s for _, decode_s in runs),
         threads=threads,
+        runs=len(runs),
     )
 
 

@@ -120,7 +120,7 @@ def _difference(text: str, wanted: list[int], made: list[int]) -> str:
     here, there = (str(ids[start : start + _SHOWN_IDS]) for ids in (wanted, made))
     return (
         f"llama.cpp makes other tokens than the checkpoint's tokenizer out of {shown!r}: "
-        f"from token {start} on {there} instead of {here}"
+        f"from token {start} on {there} instead of {here} (--no-verify converts nevertheless)"
     )
 
 

@@ -28,19 +28,24 @@ def special_text(checkpoint: Checkpoint, name: str) -> str | None:
 
 
 def special_ids(checkpoint: Checkpoint, id_of: Callable[[str], int | None], num_tokens: int) -> dict[str, int]:
-    """The ids of the special tokens: by their text where the tokenizer names one, else by config.json."""
+    """The ids of the special tokens: by their text where the tokenizer names one, else by config.json.
+
+    A tokenizer.json whose tokenizer_config.json names no bos has none: templates write nothing for it then.
+    """
+    has_no_bos = bool(checkpoint.tokenizer_config) and checkpoint.tokenizer_json is not None
     found: dict[str, int] = {}
     for name in SPECIAL_KEYS:
         text = special_text(checkpoint, name)
         token_id = id_of(text) if text is not None else None
-        if token_id is None:
-            token_id = _config_id(checkpoint.config, name)
+        if token_id is None and not (name == "bos" and text is None and has_no_bos):
+            token_id = config_id(checkpoint.config, name)
         if token_id is not None and 0 <= token_id < num_tokens:
             found[name] = token_id
     return found
 
 
-def _config_id(config: dict[str, Any], name: str) -> int | None:
+def config_id(config: dict[str, Any], name: str) -> int | None:
+    """What config.json, or its text model's part, says the id is; the first of several."""
     text_config = config.get("text_config")
     for source in (config, text_config if isinstance(text_config, dict) else {}):
         found = source.get(f"{name}_token_id")

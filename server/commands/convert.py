@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     proof.add_argument("--no-verify", action="store_true", help="skip all checks, and say so in the proof file")
     proof.add_argument("--proof-text", type=Path, metavar="FILE", help="text to measure the divergence on")
     proof.add_argument(
-        "--proof-tokens", type=int, default=8192, metavar="N", help="tokens of it to use; more narrow the interval"
+        "--proof-tokens",
+        type=int,
+        default=8192,
+        metavar="N",
+        help="use at least as many tokens of it; more narrow the interval",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
@@ -69,17 +72,23 @@ def _add_quantizing(group: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when every artifact was made and passed its proof. Raises TapsterError; ProofError after all the others."""
     from ...converters.convert import Conversion, convert
+    from ...runtime.errors import TapsterError
     from ..terminal.progress import TerminalProgress
+    from .interrupts import end_once
 
     options = _options(args)
-    signal.signal(signal.SIGTERM, _interrupt)
-    made = Conversion()
+    end_once()
+    made, ended = Conversion(), None
     try:
         with TerminalProgress(quiet=args.quiet) as progress:
             convert(args.source, options, made, progress=progress, tell=lambda text: progress.say(f"note: {text}"))
+    except (TapsterError, KeyboardInterrupt) as error:
+        ended = str(error) or "interrupted"
+        raise
     finally:  # what was made before it ended, however it ended
         if args.json:
-            sys.stdout.write(json.dumps(made.to_json(), indent=2, ensure_ascii=False) + "\n")
+            report = {**made.to_json(), "error": ended}
+            sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         else:
             _print(made.artifacts, made.files)
     return 0
@@ -126,11 +135,6 @@ def _tensor_type(text: str) -> tuple[str, str]:
     return pattern, kind
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
-    """A polite end from outside cleans up as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def _print(artifacts: "list[Artifact]", files: list[Path]) -> None:
     for artifact in artifacts:
         sys.stdout.write(f"{artifact.path}{_figures(artifact)}\n")
@@ -154,7 +158,7 @@ def _figures(artifact: "Artifact") -> str:
         parts.append(decimal(artifact.path.stat().st_size))
     if artifact.divergence:
         figures = artifact.divergence.overall
-        parts.append(f"mean KLD {figures.mean:.4f} nats, top-1 agreement {100 * figures.top1:.1f} %")
+        parts.append(f"mean KLD {figures.mean:.2g} nats, top-1 agreement {100 * figures.top1:.1f} %")
     if artifact.proof and not artifact.proof.record["verified"]:
         parts.append("not verified")
     if artifact.failures:

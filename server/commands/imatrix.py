@@ -34,12 +34,17 @@ def run(args: argparse.Namespace) -> int:
     """0 when it is written. Ctrl-C keeps what was collected for the next run. Raises TapsterError."""
     from ...converters.imatrix.calibration import calibration_texts
     from ...converters.imatrix.collect import collect_imatrix
+    from ...converters.options import MAX_THREADS
     from ...converters.outputs import base_name
     from ...runtime.errors import ConversionError
     from ...runtime.profile import load_profile
     from ...runtime.resolve import resolve_model
     from ..terminal.progress import TerminalProgress
+    from .interrupts import end_once
 
+    end_once()
+    if args.threads is not None and not 1 <= args.threads <= MAX_THREADS:
+        raise ConversionError(f"--threads must be between 1 and {MAX_THREADS}, not {args.threads}")
     if args.chunk_tokens < 16:
         raise ConversionError(f"--chunk-tokens must be at least 16, not {args.chunk_tokens}")
     path = resolve_model(args.model)

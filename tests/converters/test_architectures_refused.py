@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ def copied(tiny_checkpoint: Callable[[str], TinyCheckpoint], tmp_path: Path) -> 
     return copy
 
 
+_LINEAR = {"rope_type": "linear", "factor": 2.0}
+_LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_LLAMA3["original_max_position_embeddings"] = 64
 CONFIGS: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"attention_multiplier": 0.5}, "attention_multiplier = 0.5"),
     ("llama", {"logits_scaling": 8.0}, "logits_scaling = 8.0"),
@@ -49,6 +53,11 @@ CONFIGS: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"num_hidden_layers": 1}, "has the tensor model.layers.1."),
     ("llama", {"intermediate_size": 128}, "mlp.gate_proj.weight has the shape"),
     ("llama", {"tie_word_embeddings": True}, "lm_head.weight is not embed_tokens.weight"),
+    ("llama", {"head_dim": 4_000_000_000, "rope_scaling": _LLAMA3}, "self_attn.q_proj.weight has the shape"),
+    ("llama", {"rope_scaling": {**_LLAMA3, "low_freq_factor": 9.0}}, "low_freq_factor = 9"),
+    ("llama", {"rope_scaling": _LINEAR, "original_max_position_embeddings": 64}, "original_max_position_embeddings"),
+    ("llama", {"use_mrope": True}, "use_mrope = True"),
+    ("qwen2", {"attention_bias": True}, "attention_bias = True"),
     ("mistral", {"sliding_window": 128}, "sliding_window = 128"),
     ("smollm3", {"no_rope_layers": [1, 1, 1, 1, 1]}, "no_rope_layers = [1, 1, 1, 1, 1]"),
     ("smollm3", {"no_rope_layers": None, "no_rope_layer_interval": 2}, "no_rope_layers"),
@@ -98,7 +107,11 @@ def test_a_config_that_cannot_be_held(copied: Copied, recipe: str, values: dict[
     [
         ("llama", {"rope_interleaved": False, "use_qk_norm": False, "logits_scaling": 1.0, "something_new": None}),
         ("llama", {"torch_dtype": "bfloat16", "pretraining_tp": 2, "temperature": 0.5, "is_llama_config": True}),
+        ("llama", {"max_sequence_length": 99, "original_max_position_embeddings": 64, "use_mrope": False}),
         ("mistral", {"sliding_window": 512}),
+        ("mistral", {"max_position_embeddings": 8192}),  # of the recipe, with null for a window
+        ("qwen2", {"use_mrope": False, "attention_bias": False, "mlp_bias": False, "max_sequence_length": 8}),
+        ("kda", {"original_max_position_embeddings": 64, "use_mrope": False}),
         ("qwen2", {"sliding_window": 8, "max_window_layers": 1, "use_sliding_window": False}),
         ("smollm3", {"no_rope_layers": [1, 1, 1, 0, 1, 1, 1, 0]}),
     ],
@@ -110,6 +123,27 @@ def test_what_changes_nothing_passes(copied: Copied, recipe: str, values: dict[s
     after = plan_folder(folder)
     assert {plan.name for plan in after.tensors} == {plan.name for plan in before.tensors}
     assert after.metadata.keys() == before.metadata.keys()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "context", "values", "is_refused"),
+    [
+        ("mistral", 4096, {}, False),
+        ("mistral", 4097, {}, True),
+        ("qwen2", 4097, {"layer_types": None}, False),  # the switch is off
+        ("qwen2", 4097, {"layer_types": None, "use_sliding_window": True, "max_window_layers": 1}, True),
+    ],
+)
+def test_a_config_that_is_silent_about_its_window(
+    copied: Copied, recipe: str, context: int, values: dict[str, Any], is_refused: bool
+) -> None:
+    """Unlike in one that says null there is a window: transformers' default is 4096."""
+    path = copied(recipe) / "config.json"
+    config = json.loads(path.read_text()) | {"max_position_embeddings": context, **values}
+    assert config.pop("sliding_window", 0) is None
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConversionError, match="no sliding_window, which means 4096") if is_refused else nullcontext():
+        plan_folder(path.parent)
 
 
 def test_an_old_config_says_the_same(copied: Copied) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from tiny_checkpoints import TinyCheckpoint, edit_json
 
+from tapster.runtime.gguf_header import read_header
 from tapster.runtime.profile import load_profile
 from tapster.runtime.runtime import Runtime
 from tapster.runtime.sampling import SamplingParams
@@ -36,11 +38,13 @@ def demo_checkpoint(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(autouse=True)
-def _own_sigterm() -> Iterator[None]:
-    """The command sets a handler of its own, which must not stay."""
-    before = signal.getsignal(signal.SIGTERM)
+def _own_signals() -> Iterator[None]:
+    """The command sets handlers of its own, which must not stay."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 def convert(*arguments: object) -> int:
@@ -138,8 +142,12 @@ def test_an_artifact_that_fails_its_proof_is_set_aside(
     monkeypatch.setattr(material, "write_ggufs", damaging)
     assert convert(checkpoint, "--to", "gguf:F16", "--no-sidecars") == 1
     assert "tapster: tiny-F16.gguf" in capsys.readouterr().err
-    assert names(checkpoint.parent) == {"tiny", "tiny-F16.gguf.rejected", "tiny-F16.proof.json"}
-    assert json.loads((checkpoint.parent / "tiny-F16.proof.json").read_text())["passed"] is False
+    rejected = {"tiny-F16.gguf.rejected", "tiny-F16.gguf.rejected.proof.json"}
+    assert names(checkpoint.parent) == {"tiny"} | rejected
+    assert json.loads((checkpoint.parent / "tiny-F16.gguf.rejected.proof.json").read_text())["passed"] is False
+    monkeypatch.undo()
+    assert convert(checkpoint, "--to", "gguf:F16", "--no-sidecars") == 0
+    assert names(checkpoint.parent) == {"tiny", "tiny-F16.gguf", "tiny-F16.proof.json"}
 
 
 @pytest.mark.parametrize(
@@ -159,6 +167,16 @@ def test_an_artifact_that_fails_its_proof_is_set_aside(
         (["--to", "gguf:F16", "--proof-tokens", "1"], "--proof-tokens"),
         (["--to", "gguf:F16", "--chat-template", "chatlm"], "chatml"),
         (["--to", "gguf:F16", "--chat-template", "none.jinja"], "none.jinja"),
+        (["--to", "gguf:F16", "--threads", "100000"], "512"),
+        (["--to", "Q4_K_M"], "did you mean gguf:Q4_K_M"),
+        (["--to", "gguf:Q4_0", "--tensor-type", "ffn_[=Q6_K"], "regular expression"),
+        (["--to", "gguf:Q4_0", "--embedding-type", "Q6K"], "Q6_K"),
+        (["--to", "gguf:Q4_0", "--proof-text", "nowhere.txt"], "nowhere.txt"),
+        (["--to", "gguf:Q4_0", "--calibration", "nowhere.txt"], "nowhere.txt"),
+        (["--to", "gguf:Q4_0", "--calibration", "a.txt", "--imatrix", "none"], "no effect"),
+        (["--to", "gguf:Q4_0", "--proof-text", "a.txt", "--no-verify"], "no effect"),
+        (["--to", "gguf:Q4_0", "--repo", "me/it"], "no effect"),
+        (["--to", "gguf:F16", "--out", "-"], "standard output"),
     ],
 )
 def test_refusals_say_what_to_do_and_leave_nothing(
@@ -181,13 +199,99 @@ def test_bad_checkpoints_are_refused_in_one_line(checkpoint: Path, capsys: pytes
     assert names(checkpoint.parent) == {"tiny"}
 
 
+def test_a_late_refusal_leaves_no_folder_either(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "not.gguf").write_bytes(b"no matrix")
+    out = tmp_path / "new" / "deep"
+    refusal(capsys, checkpoint, "--to", "gguf:Q4_0", "--imatrix", tmp_path / "not.gguf", "--out", out)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_others_wrote_is_not_replaced(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("README.md", "params", "tiny-F16.Modelfile", "tiny-F16.proof.json"):
+        (out / name).write_text("mine")
+    assert "tiny-F16.proof.json" in refusal(capsys, checkpoint, "--to", "gguf:F16", "--out", out)
+    (out / "tiny-F16.proof.json").unlink()
+    assert "README.md" in refusal(capsys, checkpoint, "--to", "gguf:Q8_0", "--publish", out)
+    assert "Modelfile" in refusal(capsys, checkpoint, "--to", "gguf:F16", "--out", out)
+    assert all(path.read_text() == "mine" for path in out.iterdir())
+
+
+def test_a_folder_with_other_things_in_it_is_not_replaced(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    assert convert(checkpoint, "--to", "gguf:F16", "--out", tmp_path / "a.gguf", "--no-sidecars") == 0
+    assert convert(tmp_path / "a.gguf", "--to", "hf", "--out", out) == 0
+    assert "--force" in refusal(capsys, tmp_path / "a.gguf", "--to", "hf", "--out", out)
+    assert convert(tmp_path / "a.gguf", "--to", "hf", "--out", out, "--force") == 0
+    (out / "notes.txt").write_text("mine")
+    assert "notes.txt" in refusal(capsys, tmp_path / "a.gguf", "--to", "hf", "--out", out, "--force")
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "notes.txt").unlink()
+    inside = Path(shutil.move(tmp_path / "a.gguf", out / "a.gguf"))
+    assert "a.gguf" in refusal(capsys, inside, "--to", "hf", "--out", out, "--force")
+    assert "source itself" in refusal(capsys, inside, "--to", "gguf:F32", "--out", inside, "--force")
+    assert inside.is_file()
+
+
+def test_two_targets_of_one_name_are_refused_first(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(checkpoint, "--to", "gguf:F16", "--out", tmp_path / "a.gguf", "--no-sidecars") == 0
+    said = refusal(capsys, tmp_path / "a.gguf", "--to", "hf:F16", "--to", "hf:F32", "--out", tmp_path / "new")
+    assert "two targets" in said
+    assert not (tmp_path / "new").exists()
+
+
+def test_single_tensors_of_another_type_also_in_a_direct_one(checkpoint: Path) -> None:
+    options = ("--embedding-type", "F16", "--no-sidecars", "--proof-tokens", 64)
+    assert convert(checkpoint, "--to", "gguf:Q8_0", *options) == 0
+    header = read_header(checkpoint.parent / "tiny-Q8_0.gguf")
+    assert {tensor.type for tensor in header.tensors if tensor.name == "token_embd.weight"} == {"F16"}
+    recipe = json.loads((checkpoint.parent / "tiny-Q8_0.proof.json").read_text())["recipe"]
+    assert recipe["embedding_type"] == "F16"
+
+
+def test_clamped_values_pass_and_are_written_down(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["model.embed_tokens.weight"][3, 5] = 1e5
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    assert "--clamp" in refusal(capsys, checkpoint, "--to", "gguf:F16", "--no-sidecars")
+    assert convert(checkpoint, "--to", "gguf:F16", "--clamp", "--no-sidecars") == 0
+    assert "1 values in 1 tensors" in capsys.readouterr().out
+
+
+def test_json_says_why_it_ended(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkpoint.parent / "tiny-F16.gguf").touch()
+    assert convert(checkpoint, "--to", "gguf:F16", "--json") == 2
+    assert "--force" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_what_a_killed_process_left_is_swept_away(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = out / f".tapster-{platform.node()}-{dead.pid}-abc"
+    left.mkdir(parents=True)
+    assert convert(checkpoint, "--to", "gguf:F16", "--out", out, "--no-sidecars") == 0
+    assert names(out) == {"tiny-F16.gguf", "tiny-F16.proof.json"}
+
+
 def test_a_source_that_is_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere" in refusal(capsys, tmp_path / "nowhere", "--to", "gguf:F16")
     (tmp_path / "empty").mkdir()
     assert "empty" in refusal(capsys, tmp_path / "empty", "--to", "gguf:F16")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_leaves_nothing(demo_checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "out"
     command = [*TAPSTER, "convert", str(demo_checkpoint), "--to", "gguf:IQ3_S", "--out", str(out)]
@@ -196,10 +300,11 @@ def test_interrupted_it_leaves_nothing(demo_checkpoint: Path, tmp_path: Path, nu
     while not list(out.glob(".tapster-*/*IQ3_S*")) and time.monotonic() < deadline and running.poll() is None:
         time.sleep(0.05)
     running.send_signal(number)
+    running.send_signal(number)
     _, said = running.communicate(timeout=20)
     assert running.returncode == 130
     assert "Traceback" not in said
-    assert names(out) == set()
+    assert not out.exists()
 
 
 def test_a_full_disk_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
@@ -259,7 +364,16 @@ def test_published_folder_is_complete(small_llama: Path, tmp_path: Path) -> None
     assert convert(small_llama, *targets, *options) == 0
     name = small_llama.name
     files = {f"{name}-{kind}.{end}" for kind in types for end in ("gguf", "proof.json")}
-    files |= {"README.md", "Modelfile", "params", "preset.ini", "model.yaml", "divergence.png", "divergence.svg"}
+    files |= {
+        "README.md",
+        "Modelfile",
+        "params",
+        "template",
+        "preset.ini",
+        "model.yaml",
+        "divergence.png",
+        "divergence.svg",
+    }
     assert names(folder) == files | {f"{name}-imatrix.gguf"}
     card = (folder / "README.md").read_text()
     assert all(f"{name}-{kind}.gguf" in card for kind in types)

@@ -1,5 +1,8 @@
 """The divergence between models: the arithmetic against float64, and real models against each other."""
 
+import json
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 
 import gguf
@@ -11,9 +14,9 @@ from hypothesis import strategies as st
 
 from tapster.converters.proof import divergence as divergence_module
 from tapster.converters.proof.divergence import cut_chunks, measure_divergence
-from tapster.converters.proof.figures import divergence_of
+from tapster.converters.proof.figures import Divergence, MeasuredText, divergence_of, shown
 from tapster.converters.proof.softmax import Comparison, Reference
-from tapster.converters.proof.texts import chat_texts, read_conversations
+from tapster.converters.proof.texts import chat_texts, read_conversations, text_source
 from tapster.converters.proof.vocabulary import open_vocabulary
 from tapster.runtime.errors import ConfigError, ProofError
 from tapster.runtime.profile import load_profile
@@ -93,12 +96,55 @@ def test_figures_of_known_positions() -> None:
     assert (found.overall.tokens, found.short.tokens, found.long.tokens) == (256, 128, 128)
     assert (found.overall.median, found.overall.maximum, found.overall.top1) == (1.25, 3.0, 0.5)
     assert found.overall.perplexity_ratio == pytest.approx(np.exp(1.375))
-    assert (found.overall.low, found.overall.high) == (1.0, 1.75)  # drawing the same chunk twice is not rare
+    assert found.overall.low is None  # four blocks
 
 
-def test_one_chunk_tells_nothing_about_its_own_certainty() -> None:
-    found = divergence_of(Path("a"), Path("b"), 512, [chunk([0.1] * 100)])
+def test_few_positions_tell_nothing_about_their_own_certainty() -> None:
+    found = divergence_of(Path("a"), Path("b"), 512, [chunk([0.1] * 64 + [0.2] * 64)] * 3)
     assert (found.overall.low, found.overall.high, found.long) == (None, None, None)
+    assert divergence_of(Path("a"), Path("b"), 512, [chunk([0.1] * 64 + [0.2] * 64)] * 4).overall.low is not None
+
+
+def test_two_chunks_that_agree_by_chance_are_not_sure() -> None:
+    """Eight blocks each, of which every one has another mean; the chunks have the same."""
+    values = [value for value in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0) for _ in range(64)]
+    found = divergence_of(Path("a"), Path("b"), 512, [chunk(values), chunk(values[::-1])]).overall
+    assert found.low is not None
+    assert found.high is not None
+    expected = 1.96 * np.std(np.arange(1, 9)) / np.sqrt(16)
+    assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((0.0481, 0.0432, 0.0538), "0.048 ± 0.005"),
+        ((0.0481, 0.0431, 0.0545), "0.048 ± 0.006"),
+        ((0.0123, 0.01225, 0.01235), "0.012 ± 0.001"),
+        ((0.0123, 0.0, 0.06), "0.01 ± 0.03"),
+        ((0.0123, None, None), "0.012"),
+        ((2.3456, 1.9, 2.9), "2.3 ± 0.5"),
+        ((3.04e-6, 2.8e-6, 3.2e-6), "0.0000030 ± 0.0000002"),
+        ((0.0, 0.0, 0.0), "0.0"),
+        ((14.2, 11.0, 17.0), "14 ± 3"),
+        ((float("nan"), None, None), "nan"),
+    ],
+)
+def test_a_mean_is_shown_as_precisely_as_it_is_known(
+    values: tuple[float, float | None, float | None], text: str
+) -> None:
+    assert shown(*values) == text
+
+
+def test_a_record_can_be_read_back() -> None:
+    text = MeasuredText("mine.txt", "ab" * 32, 7, 1024)
+    found = divergence_of(Path("a"), Path("b.gguf"), 256, [chunk([0.25] * 256)] * 4, text)
+    again = Divergence.from_json(json.loads(json.dumps(found.to_json())), Path("a"))
+    assert again == replace(found, **{name: getattr(again, name) for name in ("overall", "short", "long")})
+    assert asdict(again.overall) == pytest.approx(asdict(found.overall), rel=1e-5)
+    short = divergence_of(Path("a"), Path("b.gguf"), 256, [chunk([0.25] * 9)])
+    assert Divergence.from_json(short.to_json(), Path("a")).overall.low is None
+    assert Divergence.from_json(short.to_json(), Path("a")).long is None
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
@@ -116,9 +162,9 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
 def test_chunks_begin_where_texts_do(tiny_model: Path) -> None:
     with open_vocabulary(tiny_model) as tokenizer:
         first, second = tokenizer.encode("x" * 50), tokenizer.encode("y" * 50)
-        assert cut_chunks(tokenizer, ["x" * 50, "y" * 50] * 3, 64, 150) == [first + second[:14]] * 3
-        assert cut_chunks(tokenizer, ["x" * 50, "y" * 50], 512, 150) == [first + second]
-        assert cut_chunks(tokenizer, ["x"], 512, 150) == []
+        assert cut_chunks(tokenizer, ["x" * 50, "y" * 50] * 3, 64, 150) == ([first + second[:14]] * 3, 6)
+        assert cut_chunks(tokenizer, ["x" * 50, "y" * 50], 512, 150) == ([first + second], 2)
+        assert cut_chunks(tokenizer, ["x"], 512, 150) == ([], 0)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +185,9 @@ def test_more_bits_lose_less(tiny_f32: Path, tmp_path: Path) -> None:
     assert found[0].overall.top1 == 1
     assert means == sorted(means)
     assert means[2] * 4 < means[4] < 0.1
+    assert found[0].text
+    assert (found[0].text.name, found[0].text.tokens) == (None, 512)
+    assert 2 <= found[0].text.texts <= 8
     assert [one.candidate for one in found] == [tiny_f32, *paths]
 
 
@@ -173,6 +222,19 @@ def test_the_held_out_text_is_conversations() -> None:
     text = "".join(message["content"] for chat in chats for message in chat)
     assert 40_000 < len(text.encode()) < 64_000
     assert all(word in text for word in ("zwanzig", "pommes", "ます", "空气", "облака", "아침", "def ", "SELECT", "≈"))
+
+
+def test_the_text_can_be_told_from_others(tmp_path: Path, tiny_f32: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("Hello. the end" * 40)
+    source = text_source(path)
+    assert source == ("mine.txt", sha256(path.read_bytes()).hexdigest())
+    assert "tapster" in text_source().name
+    with pytest.raises(ConfigError, match="cannot read"):
+        text_source(tmp_path / "none.txt")
+    texts = [path.read_text()]
+    [found] = measure_divergence(tiny_f32, [tiny_f32], texts, num_tokens=64, threads=1, text=source)
+    assert found.to_json()["text"] == {"name": source.name, "sha256": source.sha256, "texts": 1, "tokens": 64}
 
 
 def test_it_is_written_by_the_models_template(demo_model: Path) -> None:

@@ -12,10 +12,12 @@ from tapster.converters.gguf.metadata import (
     general_metadata,
     sampling_metadata,
     size_label,
+    start_metadata,
     stop_metadata,
-    template_metadata,
 )
-from tapster.converters.gguf.plan import TensorPlan
+from tapster.converters.gguf.plan import ModelPlan, TensorPlan
+from tapster.converters.gguf.templates import template_metadata
+from tapster.converters.proof.source import checkpoint_source
 from tapster.converters.tokenizer.vocabulary import TokenType, Vocabulary
 from tapster.runtime.errors import ConversionError
 
@@ -23,6 +25,7 @@ TOKENS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|end|>", "<stop-a>", "<
 TYPES = [TokenType.CONTROL] * 8 + [TokenType.NORMAL] * 2
 TURNS = "{% for message in messages %}<user>{{ message.content }}[/over]\n{% endfor %}"
 EOS, EOT, EOM = (f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
+BOS = "tokenizer.ggml.bos_token_id"
 
 
 def checkpoint(**parts: Any) -> Checkpoint:
@@ -48,6 +51,20 @@ def test_the_generation_config_wins_over_the_config() -> None:
 
 def test_the_config_serves_where_the_generation_config_says_nothing() -> None:
     assert stops()[0] == {EOS: 5, EOT: 1}
+
+
+@pytest.mark.parametrize(
+    ("template", "declared", "expected"),
+    [
+        (None, [0, 1], {EOS: 1, EOT: 0}),  # the tokenizer's own, which templates write
+        (None, [5, 4, 1], {EOS: 1, EOT: 5, EOM: 4}),
+        (None, [0, 5], {EOS: 0, EOT: 5, EOM: 1}),
+        ("{{ messages[0].content }}{{ eos_token }}", [0, 5], {EOS: 1, EOT: 0, EOM: 5}),
+    ],
+)
+def test_eos_is_the_tokenizers(template: str | None, declared: list[int], expected: dict[str, int]) -> None:
+    values, _ = stops(template, eos_token_id=declared)
+    assert {key: values[key] for key in expected} == expected
 
 
 def test_three_ids_have_keys() -> None:
@@ -106,7 +123,29 @@ def test_a_template_that_is_no_template() -> None:
 
 
 def test_a_model_without_any_end() -> None:
-    assert stop_metadata(checkpoint(), Vocabulary("gpt2", "gpt-2", ["a"], [1]), []) == {}
+    """llama.cpp would end answers at token 11, which is a comma in GPT-2's vocabulary."""
+    with pytest.raises(ConversionError, match=r"no end-of-sequence id: give one in generation_config\.json"):
+        stop_metadata(checkpoint(), Vocabulary("gpt2", "gpt-2", ["a"], [1]), [])
+
+
+def test_an_end_that_llama_cpp_knows_serves_where_none_is_declared() -> None:
+    plain = Vocabulary("gpt2", "gpt-2", ["a", "<|im_end|>", "<|endoftext|>"], [1, 3, 3])
+    assert stop_metadata(checkpoint(), plain, []) == {EOS: 2}
+    assert stop_metadata(checkpoint(chat_templates={"default": CHATML}), plain, []) == {EOS: 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "template", "expected"),
+    [({}, "", {BOS: 1}), ({"bos_token_id": 4}, "", {BOS: 4}), ({"bos_token_id": 4}, "{{ bos_token }}", {})],
+)
+def test_a_tokenizer_without_bos(config: dict[str, Any], template: str, expected: dict[str, int]) -> None:
+    """llama.cpp would take token 11 for it; a template that writes bos must get nothing."""
+    notes: list[str] = []
+    parts = checkpoint(config=config, chat_templates={"default": template})
+    without = Vocabulary("gpt2", "gpt-2", TOKENS, [int(kind) for kind in TYPES], special={"eos": 1})
+    assert start_metadata(parts, without, {EOS: 1}, notes) == expected
+    assert bool(notes) is not bool(expected)
+    assert start_metadata(parts, vocabulary(), {EOS: 1}, []) == {}
 
 
 def test_names_and_sizes(tmp_path: Path) -> None:
@@ -143,13 +182,45 @@ def test_size_labels(count: int, label: str) -> None:
 
 
 def test_sampling_defaults() -> None:
-    values = sampling_metadata({"temperature": 0.6, "top_k": 20, "repetition_penalty": 1, "top_p": "x", "min_p": None})
+    notes: list[str] = []
+    generation = {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1, "top_p": "x", "min_p": None}
+    values = sampling_metadata(generation, notes)
+    assert notes == []
     assert values == {
         "general.sampling.temp": np.float32(0.6),
         "general.sampling.top_k": 20,
         "general.sampling.penalty_repeat": 1,
     }
     assert np.asarray(values["general.sampling.top_k"]).dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("top_k", value) for value in (1e20, 10**400, 2.5, float("nan"), float("inf"))],
+        *[("temperature", value) for value in (1e39, 10**400, float("nan"), float("-inf"))],
+    ],
+)
+def test_a_sampling_default_that_does_not_fit_is_left_out(name: str, value: float) -> None:
+    notes: list[str] = []
+    assert sampling_metadata({name: value}, notes) == {}
+    assert f"generation_config.json has {name} = " in notes[0]
+
+
+def test_templates_of_names_that_become_one() -> None:
+    with pytest.raises(ConversionError, match="'tool-use' and 'tool_use' are both 'tool_use'"):
+        template_metadata({"tool-use": "A", "tool_use": "B"})
+
+
+def test_the_proof_looks_for_a_template_under_the_name_it_gets() -> None:
+    parts = checkpoint(chat_templates={"tool-use": "{{ tools }}"})
+    assert checkpoint_source(parts, ModelPlan("llama", {}, [])).chat_templates == {"tool_use": "{{ tools }}"}
+
+
+def test_every_template_is_compiled() -> None:
+    parts = checkpoint(chat_templates={"default": CHATML, "tool-use": "{% for %}"})
+    with pytest.raises(ConversionError, match="'tool-use' is no valid Jinja"):
+        stop_metadata(parts, vocabulary(), [])
 
 
 def test_named_templates() -> None:

@@ -3,6 +3,8 @@
 import ctypes
 import json
 from collections.abc import Callable
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import gguf
@@ -14,6 +16,8 @@ from tapster.converters.gguf import ggml
 from tapster.converters.gguf.plan import ModelPlan, TensorPlan
 from tapster.converters.gguf.reader import GGUFTensors
 from tapster.converters.gguf.writer import write_gguf
+from tapster.converters.proof import proof as proof_module
+from tapster.converters.proof import source as source_module
 from tapster.converters.proof.bounds import EXACT, bits, divergence_bound, tensor_bound
 from tapster.converters.proof.divergence import measure_divergence
 from tapster.converters.proof.proof import Proof, proof_path, prove, unverified
@@ -195,14 +199,79 @@ def test_the_file_beside_the_artifact(source: ProofSource, source_path: Path, tm
     assert path == tmp_path / "Tiny-Q8_0.proof.json" == proof_path(artifact)
     record = json.loads(path.read_text())
     assert list(record) == [
-        "proof_version", "verified", "passed", "failures", "artifact", "source", "versions", "date", "checks",
+        "proof_version", "verified", "passed", "failures", "artifact", "source", "recipe", "versions", "date", "checks",
     ]  # fmt: skip
     assert record["artifact"]["bytes"] == artifact.stat().st_size
     assert len(record["artifact"]["sha256"]) == 64
     assert 8.5 <= record["artifact"]["bits_per_weight"] < 9
     assert sorted(file.name for file in tmp_path.iterdir()) == ["Tiny-Q8_0.gguf", "Tiny-Q8_0.proof.json"]
+    assert (record["recipe"], record["artifact"]["fallbacks"]) == ({}, {})
     with pytest.raises(ConversionError, match="cannot write"):
         proof_of(source, artifact).write(tmp_path / "no" / "folder.json")
+
+
+def test_what_it_was_made_with_is_recorded(source: ProofSource, source_path: Path, tmp_path: Path) -> None:
+    artifact = copy_gguf(source_path, tmp_path / "q.gguf", quantize=Q8_0)
+    recipe, fallbacks = {"imatrix": {"file": "m.gguf", "sha256": "0" * 64}, "clamp": False}, {"output.weight": "F16"}
+    for proof in (
+        prove(source, artifact, no_divergence=REASON, recipe=recipe, fallbacks=fallbacks),
+        unverified(source, artifact, recipe=recipe, fallbacks=fallbacks),
+    ):
+        assert proof.record["recipe"] == recipe
+        assert proof.record["artifact"]["fallbacks"] == fallbacks
+        found = proof.record["source"]
+        assert found["weights"] == "bytes, sha256"
+        assert found[source_path.name]["sha256"] == sha256(source_path.read_bytes()).hexdigest()
+
+
+def test_large_weights_are_told_by_their_size(
+    source: ProofSource, source_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "HASHED_BYTES", source_path.stat().st_size - 1)
+    found = source.identify()
+    assert found["weights"] == "bytes"
+    assert found[source_path.name] == {"bytes": source_path.stat().st_size}
+
+
+def test_what_is_not_installed_is_left_out(
+    source: ProofSource, source_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name == "tapster":
+            raise PackageNotFoundError(name)
+        return "1.2.3"
+
+    monkeypatch.setattr(proof_module, "version", version)
+    assert unverified(source, source_path).record["versions"] == {"llama_cpp_python": "1.2.3"}
+
+
+def test_a_clamped_file_is_compared_with_what_it_can_hold(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(0, 1, (8, 64)).astype(np.float16).astype(np.float32)
+    values[0, :3] = 1e6, -2e6, 65504
+    tensor = TensorPlan("token_embd.weight", values.shape, constant=lambda: values)
+    plan = ModelPlan("llama", {"general.architecture": "llama"}, [tensor])
+    written = write_gguf(tmp_path / "x.gguf", plan, "F16", clamp=True)
+    assert written.clamped == {"token_embd.weight": 2}
+    tensors = GGUFTensors(tmp_path / "x.gguf")
+    assert "is off by 0.9" in check_tensors({tensor.name: tensor}, tensors).problems[0]
+    report = check_tensors({tensor.name: tensor}, tensors, clamped=written.clamped)
+    assert report.problems == []
+    assert report.to_json()["clamped"] == written.clamped
+    assert report.errors[0].rmse == 0
+    assert not report.is_exact
+    moved = TensorPlan("token_embd.weight", values.shape, constant=lambda: -values)
+    assert check_tensors({tensor.name: moved}, tensors, clamped=written.clamped).problems
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_fewer_bits_are_no_quantization_and_yet_a_loss(
+    source: ProofSource, source_path: Path, tmp_path: Path, kind: str
+) -> None:
+    artifact = copy_gguf(source_path, tmp_path / "x.gguf", quantize=gguf.GGMLQuantizationType[kind])
+    check = prove(source, artifact).record["checks"]["divergence"]
+    assert not check["measured"]
+    error = float(check["reason"].removeprefix("16 bits; worst relative error "))
+    assert 0 < error <= tensor_bound(kind).tensor
 
 
 def test_a_file_that_nobody_checked_says_so(source: ProofSource, source_path: Path) -> None:

@@ -1,18 +1,31 @@
 """The model card, the chart and the measured speeds of a ladder."""
 
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import yaml
+from gguf_copy import copy_gguf
 
-from tapster.converters.proof.figures import Divergence, Figures
+from tapster.converters.artifact import Artifact
+from tapster.converters.options import ConvertOptions
+from tapster.converters.progress import Silent
+from tapster.converters.proof.figures import Divergence, Figures, MeasuredText
+from tapster.converters.proof.proof import prove, unverified
+from tapster.converters.proof.source import gguf_source
+from tapster.converters.publish import speed as speed_module
 from tapster.converters.publish.card import CardFacts, model_card, shown_size
 from tapster.converters.publish.chart import draw_chart
 from tapster.converters.publish.entries import Entry, choices, family, is_beaten, recommended
+from tapster.converters.publish.publish import earlier_entries, entry_of, publish
 from tapster.converters.publish.speed import Machine, Speed, measure_speed, this_machine
+from tapster.converters.source import GGUFSource
+from tapster.converters.targets import Target
+from tapster.runtime.chat.builtin import builtin_source
 from tapster.runtime.errors import ConversionError, ModelError
 from tapster.runtime.profile import load_profile
 
@@ -32,7 +45,8 @@ def divergence(mean: float) -> Divergence:
         p999=mean * 25, maximum=mean * 60, top1=1 / (1 + mean), perplexity=9.1, reference_perplexity=9.0,
         perplexity_ratio=9.1 / 9,
     )  # fmt: skip
-    return Divergence(Path("x.gguf"), Path("Tiny-BF16.gguf"), 512, 16, figures, figures, figures)
+    text = MeasuredText("tapster's held-out text", "00" * 32, 40, 8192)
+    return Divergence(Path("x.gguf"), Path("Tiny-BF16.gguf"), 512, 16, figures, figures, figures, text)
 
 
 def entry(type_name: str, megabytes: float, mean: float | None, speed: Speed | None = None) -> Entry:
@@ -43,6 +57,8 @@ def entry(type_name: str, megabytes: float, mean: float | None, speed: Speed | N
 @pytest.fixture
 def ladder() -> list[Entry]:
     entries = [entry(name, size, mean, Speed(910.4, 44.07, 2)) for name, (size, mean) in LADDER.items()]
+    matrix = {"file": "Tiny-imatrix.gguf", "sha256": "00" * 32}
+    entries = [replace(one, imatrix=matrix if one.type in ("Q4_K_M", "IQ1_S") else None) for one in entries]
     return [*entries, entry("BF16", 270.9, None, Speed(400, 9.97, 2))]
 
 
@@ -82,7 +98,6 @@ def facts(ladder: list[Entry], demo_model: Path) -> CardFacts:
         front={"license": "apache-2.0", "language": ["en", "no"], "tags": ["chat", "gguf"], "base_model": "acme/Older"},
         repo="acme/Tiny-GGUF",
         machine=Machine("Some CPU @ 2 GHz", 2),
-        imatrix="the calibration text of tapster",
         chart=Path("divergence.png"),
         versions={"tapster": "0.1.0", "llama_cpp_python": "0.3.36"},
     )
@@ -116,7 +131,9 @@ def test_the_table_has_every_file_and_figure(facts: CardFacts) -> None:
     ]  # fmt: skip
     assert by_type["BF16"][4:] == ["–", "–", "–", "400", "10.0"]
     for text in (
-        "Some CPU @ 2 GHz, 2 cores, 2 threads", "Tiny-BF16.gguf", "8176 positions", "![Divergence against size]",
+        "Some CPU @ 2 GHz, 2 cores, 2 threads", "Tiny-BF16.gguf", "8176 positions of tapster's held-out text",
+        "medians of 3 runs",
+        "Made with the importance matrix `Tiny-imatrix.gguf`: IQ1_S, Q4_K_M.", "![Divergence against size]",
         "tapster serve Tiny-Q4_K_M.gguf", "llama-server -m Tiny-Q4_K_M.gguf --jinja -r '<|im_end|>'",
         "ollama run hf.co/acme/Tiny-GGUF:Q4_K_M", "An answer ends at `<|im_end|>`",
         "**Recommended**: `Tiny-Q4_K_M.gguf`",
@@ -125,13 +142,112 @@ def test_the_table_has_every_file_and_figure(facts: CardFacts) -> None:
 
 
 def test_a_card_without_measurements(facts: CardFacts, tiny_model: Path) -> None:
-    bare = replace(facts, profile=load_profile(tiny_model), entries=[entry("F16", 20, None)], imatrix=None, chart=None,
+    bare = replace(facts, profile=load_profile(tiny_model), entries=[entry("F16", 20, None)], chart=None,
                    base_model=None, front={}, machine=None)  # fmt: skip
     card = model_card(bare)
     assert "base_model" not in card
     assert "Prefill" not in card
     assert "KLD is the" not in card
     assert "no stop string is needed" in card
+    assert "imatrix" not in card
+
+
+def test_every_stop_is_given_to_llama_server(facts: CardFacts) -> None:
+    card = model_card(replace(facts, profile=replace(facts.profile, stop_strings=("it's over",))))
+    assert "--jinja -r '<|im_end|>' -r 'it'\\''s over'\n" in card
+
+
+def test_tensors_of_another_type_are_told(facts: CardFacts) -> None:
+    odd = replace(
+        entry("Q2_K", 81, 0.5), fallbacks={"a": "Q8_0", "b": "Q4_0"}, tensors={"F32": 9, "Q4_0": 1, "Q8_0": 1}
+    )
+    some = replace(entry("Q4_K_M", 105, 0.05), fallbacks={"a": "Q5_0"}, tensors={"F32": 9, "Q4_K": 5, "Q5_0": 1})
+    card = model_card(replace(facts, entries=[odd, some]))
+    rows = "their rows are no whole blocks"
+    assert f"* `Tiny-Q2_K.gguf`: **no tensor is Q2_K**. 2 tensors are Q4_0 or Q8_0: {rows}.\n" in card
+    assert f"* `Tiny-Q4_K_M.gguf`: 1 tensor is Q5_0: {rows}.\n" in card
+    assert "whole blocks" not in model_card(facts)
+
+
+def test_other_measurements_are_not_compared(facts: CardFacts) -> None:
+    first, second = entry("Q4_0", 90, 0.1), entry("Q8_0", 140, 0.001)
+    assert second.divergence
+    other = replace(second, divergence=replace(second.divergence, reference=Path("Tiny-F16.gguf")))
+    assert "not to be compared: Tiny-Q8_0.gguf." in model_card(replace(facts, entries=[first, other]))
+    assert "not to be compared" not in model_card(replace(facts, entries=[first, second]))
+
+
+def test_what_was_proved_before_is_published_too(tmp_path: Path) -> None:
+    def put(name: str, **changes: object) -> None:
+        (tmp_path / f"{name}.gguf").write_bytes(b"x" * 100)
+        found = divergence(0.05)
+        record = {
+            "proof_version": 1,
+            "verified": True,
+            "passed": True,
+            "artifact": {"name": f"{name}.gguf", "type": "Q4_0", "bytes": 100, "bits_per_weight": 4.5,
+                         "fallbacks": {"a": "F16"}},
+            "source": {"name": "Tiny"},
+            "recipe": {"imatrix": {"file": "m.gguf"}},
+            "checks": {"divergence": {"measured": True, **found.to_json()},
+                       "tensors": {"types": {"Q4_0": {"tensors": 3}}}},
+        }  # fmt: skip
+        (tmp_path / f"{name}.proof.json").write_text(json.dumps(record | changes))
+
+    put("Tiny-Q4_0")
+    put("Tiny-F16", source={"name": "Tiny-BF16.gguf"})
+    put("Tiny-Q8_0")
+    put("failed", passed=False)
+    put("other", source={"name": "Other"})
+    put("later", proof_version=2)
+    put("cut")
+    (tmp_path / "cut.gguf").write_bytes(b"x")
+    put("gone")
+    (tmp_path / "gone.gguf").unlink()
+    (tmp_path / "none.proof.json").write_text("[]")
+    (tmp_path / "unverified.proof.json").write_text('{"artifact": {"name": "x"}, "verified": false}')
+    put("Tiny-Q2_K", verified=False)
+    found = earlier_entries(tmp_path, "Tiny", [tmp_path / "Tiny-Q8_0.gguf"])
+    assert [one.path.name for one in found] == ["Tiny-F16.gguf", "Tiny-Q4_0.gguf"]
+    assert found[0].divergence
+    assert found[0].divergence.overall.mean == 0.05
+    assert (found[0].imatrix, found[0].fallbacks, found[0].tensors) == ({"file": "m.gguf"}, {"a": "F16"}, {"Q4_0": 3})
+
+
+def test_an_artifact_that_nobody_checked_is_an_entry_too(tiny_model: Path) -> None:
+    proof = unverified(gguf_source(tiny_model), tiny_model, fallbacks={"a": "F16"})
+    found = entry_of(Artifact(Target("gguf", "Q8_0"), tiny_model, 1.0, proof))
+    assert (found.type, found.file_bytes, found.divergence) == ("Q8_0", tiny_model.stat().st_size, None)
+    assert (found.fallbacks, found.tensors) == ({"a": "F16"}, {})
+
+
+def test_publishing_again_adds_to_the_card(tiny_model: Path, tmp_path: Path) -> None:
+    fields = {"tokenizer.chat_template": builtin_source("chatml")}
+    source = GGUFSource(copy_gguf(tiny_model, tmp_path / "Tiny-F32.gguf", fields=fields))
+    folder = tmp_path / "pub"
+    folder.mkdir()
+    for name in ("F16", "BF16"):
+        kind = gguf.GGMLQuantizationType[name]
+        path = copy_gguf(source.path, folder / f"Tiny-{name}.gguf", quantize=kind)
+        proof = prove(gguf_source(source.path), path)
+        proof.write()
+        target = Target("gguf", name)
+        options = ConvertOptions(targets=(target,), publish=True, out=folder, repo="acme/Tiny-GGUF", threads=1)
+        files = publish(source, [Artifact(target, path, 1.0, proof)], options, Silent())
+        assert (folder / "template") in files
+    card = (folder / "README.md").read_text()
+    assert "[Tiny-F16.gguf]" in card
+    assert "[Tiny-BF16.gguf]" in card
+    assert (folder / "template").read_text() in (folder / "Modelfile").read_text()
+    assert "acme/tiny-gguf" in (folder / "model.yaml").read_text()
+
+
+@pytest.mark.parametrize(("limit_s", "runs"), [(0.0, 2), (1e9, 3)])
+def test_slow_models_are_timed_less_often(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, limit_s: float, runs: int
+) -> None:
+    monkeypatch.setattr(speed_module, "SLOW_S", limit_s)
+    assert measure_speed(tiny_model, threads=1).runs == runs
 
 
 def test_sizes_are_shown_in_three_digits() -> None:

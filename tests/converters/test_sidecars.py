@@ -12,7 +12,7 @@ from gguf_copy import copy_gguf
 from jinja2 import Environment
 
 from tapster.converters.publish.go_template import template_parts
-from tapster.converters.publish.sidecars import sidecars, stop_strings, write_sidecars
+from tapster.converters.publish.sidecars import go_template, sidecars, stop_strings, write_sidecars
 from tapster.runtime.chat.builtin import BUILTIN_NAMES, builtin_source
 from tapster.runtime.chat.template import ChatTemplate
 from tapster.runtime.errors import ConversionError
@@ -71,21 +71,35 @@ def profile(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Model
 
 
 def test_every_stop_is_in_every_file_that_can_hold_it(profile: ModelProfile) -> None:
-    stops = ["\n# Next;", 'say "stop"', "<|end|>"]
+    stops = ["<|end|>", "\n# Next;", 'say "stop"']
     assert stop_strings(profile) == stops
-    files = sidecars(profile, publisher="Acme")
+    files = sidecars(profile, repo="Acme/Tiny-🧊-GGUF")
     assert list(files) == ["Modelfile", "params", "preset.ini", "model.yaml"]
     expected = {"stop": stops, "temperature": 0.6, "top_p": 0.9, "repeat_last_n": 64}
     assert json.loads(files["params"]) == expected
     card = yaml.safe_load(files["model.yaml"])
-    assert card["model"] == "acme/tiny"
-    assert card["base"][0]["sources"][0] == {"type": "huggingface", "user": "Acme", "repo": "Tiny-GGUF"}
+    assert card["model"] == "acme/tiny-🧊"
+    assert card["base"][0]["key"] == "acme/tiny-🧊-gguf"
+    assert card["base"][0]["sources"][0] == {"type": "huggingface", "user": "Acme", "repo": "Tiny-🧊-GGUF"}
     fields = {field["key"]: field["value"] for field in card["config"]["operation"]["fields"]}
     assert fields == {
         "llm.prediction.stopStrings": stops,
         "llm.prediction.temperature": 0.6,
         "llm.prediction.topPSampling": {"checked": True, "value": 0.9},
     }
+
+
+def test_without_a_repository_its_place_is_left_open(profile: ModelProfile) -> None:
+    [base] = yaml.safe_load(sidecars(profile)["model.yaml"])["base"]
+    assert base["key"] == "user/tiny-gguf"
+    assert base["sources"] == [{"type": "huggingface", "user": "USER", "repo": "Tiny-GGUF"}]
+
+
+def test_the_go_template_alone(profile: ModelProfile) -> None:
+    go = go_template(profile)
+    assert go is not None
+    assert go in sidecars(profile)["Modelfile"]
+    assert go_template(replace(profile, chat_templates={})) is None
 
 
 def test_the_modelfile(profile: ModelProfile) -> None:
@@ -106,13 +120,14 @@ def test_the_preset(profile: ModelProfile) -> None:
     values = dict(preset["Tiny-Q8_0"])
     assert values == {
         "model": "Tiny-Q8_0.gguf",
-        "reverse-prompt": r"\n\x23 Next\x3B",
+        "reverse-prompt": "<|end|>",
         "temp": "0.6",
         "top-p": "0.9",
         "repeat-last-n": "64",
     }
-    assert values["reverse-prompt"].encode().decode("unicode_escape") == "\n# Next;"
-    assert "<|end|>" in body  # told in a comment: a preset holds one
+    assert r"bring: \n\x23 Next\x3B" in body  # told in a comment: a preset holds one
+    alone = sidecars(replace(profile, end_of_turn=None))["preset.ini"]
+    assert r"reverse-prompt = \n\x23 Next\x3B" in alone
 
 
 @pytest.mark.parametrize("name", [name for name in BUILTIN_NAMES if name not in ("memphis", "memphis-rationale")])

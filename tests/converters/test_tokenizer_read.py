@@ -133,6 +133,18 @@ def test_special_ids(folder: Path) -> None:
     assert read_vocabulary(checkpoint, NUM_ROWS).special == {"bos": 0, "eos": 2, "pad": 0, "unk": 1, "mask": 5}
 
 
+def test_bos_of_the_config_where_the_tokenizer_has_none(folder: Path) -> None:
+    """A template would write it, and the tokenizer's own library writes nothing."""
+    config: dict[str, Any] = {"bos_token_id": 1, "pad_token_id": 1}
+    unnamed: dict[str, Any] = {"bos_token": None, "pad_token": None}
+    assert read_vocabulary(checkpoint_of(folder, config, **unnamed), NUM_ROWS).special == {"eos": 2, "pad": 1}
+    edit(folder, post_processor=template("<|im_start|>", "A"))
+    assert read_vocabulary(checkpoint_of(folder, config, **unnamed), NUM_ROWS).special["bos"] == 1
+    edit(folder, post_processor=None)
+    (folder / "tokenizer_config.json").unlink()
+    assert read_vocabulary(checkpoint_of(folder, config), NUM_ROWS).special == {"bos": 1, "pad": 1}
+
+
 def template(*pieces: str) -> dict[str, Any]:
     """A post-processor; "A" stands for the text."""
     single = [
@@ -191,7 +203,7 @@ def test_composing_is_noted(folder: Path) -> None:
 def test_a_normalizer_that_llama_cpp_lacks(folder: Path, normalizer: str) -> None:
     steps = [{"type": "NFD"}, {"type": normalizer}] if normalizer == "StripAccents" else [{"type": normalizer}]
     edit(folder, normalizer={"type": "Sequence", "normalizers": steps})
-    with pytest.raises(ConversionError, match=f"does not have its normalizer .*{normalizer}"):
+    with pytest.raises(ConversionError, match=f"--no-verify converts .* does not have its normalizer .*{normalizer}"):
         checked(checkpoint_of(folder), folder / "v.gguf")
 
 

@@ -92,6 +92,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "kda": ("KimiLinear", {**_KDA}),
+    "kda-wide": ("KimiLinear", {**_KDA, "hidden_size": 256, "intermediate_size": 256, "linear_head_dim": 128}),
     "kda-relu2": ("KimiLinear", {**_KDA}),
     "kda-full": ("KimiLinear", {**_KDA, "layer_types": ["linear_attention", "full_attention"]}),
 }

@@ -8,8 +8,9 @@ from typing import Any
 from ....runtime.errors import ConversionError
 from ...checkpoint.checkpoint import Checkpoint
 from ...tokenizer.vocabulary import Vocabulary
-from ..metadata import general_metadata, sampling_metadata, stop_metadata, template_metadata
+from ..metadata import general_metadata, sampling_metadata, start_metadata, stop_metadata
 from ..plan import ModelPlan
+from ..templates import template_metadata
 from .arcee import plan_arcee
 from .base import Builder
 from .config import Config
@@ -69,11 +70,12 @@ def plan_model(checkpoint: Checkpoint, vocabulary: Vocabulary) -> ModelPlan:
     stops = stop_metadata(checkpoint, vocabulary, build.notes)
     metadata = {
         **general_metadata(checkpoint, architecture.name, build.plans),
-        **sampling_metadata(checkpoint.generation_config),
+        **sampling_metadata(checkpoint.generation_config, build.notes),
         **build.metadata,
         **vocabulary.metadata(),
         **template_metadata(checkpoint.chat_templates),
         **stops,
+        **start_metadata(checkpoint, vocabulary, stops, build.notes),
     }
     return ModelPlan(architecture.name, metadata, build.plans, build.notes)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -159,8 +160,11 @@ class Builder:
             )
         self.set_rope(rope)
         if rope.type == "llama3":
-            factors = frequency_factors(rope, self.sizes["head"])
-            self.plans.append(TensorPlan("rope_freqs.weight", factors.shape, constant=lambda: factors, keep="F32"))
+            head = self.sizes["head"]  # as yet only a number: no tensor has been compared with it
+            frequency_factors(rope, 2)
+            shape = ((head + 1) // 2,)
+            factors = partial(frequency_factors, rope, head)
+            self.plans.append(TensorPlan("rope_freqs.weight", shape, constant=factors, keep="F32"))
         return rope
 
     def set_rope(self, rope: Rope) -> None:
@@ -174,14 +178,17 @@ class Builder:
     def need_silu(self, key: str = "hidden_act") -> None:
         self.config.only(key, "silu", "swish", why=f"llama.cpp's {self.architecture} computes SiLU only")
 
-    def need_full_attention(self, *, window_default: bool = True, first_key: str | None = None) -> None:
+    def need_full_attention(
+        self, *, window_default: bool = True, first_key: str | None = None, absent_window: int | None = None
+    ) -> None:
         """Refuse sliding windows, unless they are as long as the context or look at no layer.
 
-        ``window_default`` is what an absent ``use_sliding_window`` means, ``first_key`` the key of the first layer
-        that looks through the window.
+        ``window_default`` is what an absent ``use_sliding_window`` means, ``absent_window`` what an absent
+        ``sliding_window`` does (null is none), ``first_key`` the key of the first layer that looks through the window.
         """
         config = self.config
-        window = config.size("sliding_window") if "sliding_window" in config else None
+        window = absent_window if not config.is_null("sliding_window") else None
+        window = config.size("sliding_window") if "sliding_window" in config else window
         is_switched_on = config.flag("use_sliding_window", window_default)
         is_on = is_switched_on and window is not None and window < self.sizes["context"]
         config.ignore("max_window_layers")
@@ -190,9 +197,13 @@ class Builder:
             self._check_layer_types(types, is_on)
         elif is_on and (first_key is None or config.number(first_key, 0) < self.sizes["layers"]):
             raise ConversionError(
-                f"config.json has sliding_window = {window}, below the context of {self.sizes['context']}: GGUF has no "
-                f"key for it in {self.architecture}; set it to null, and keep prompts below {window} tokens"
+                f"config.json has {self._window_words(window)}, below the context of {self.sizes['context']}: GGUF has "
+                f"no key for it in {self.architecture}; set it to null, and keep prompts below {window} tokens"
             )
+
+    def _window_words(self, window: int | None) -> str:
+        is_there = "sliding_window" in self.config
+        return f"sliding_window = {window}" if is_there else f"no sliding_window, which means {window}"
 
     def _check_layer_types(self, types: list[str], is_window_on: bool) -> None:
         allowed = {"full_attention"} if is_window_on else {"full_attention", "sliding_attention"}

@@ -12,7 +12,7 @@ from ....runtime.errors import ConversionError
 _NAMES = """architectures model_type auto_map transformers_version torch_dtype dtype tokenizer_class
     transformers.js_config unsloth_version unsloth_fixed is_llama_config name_or_path _name_or_path _commit_hash
     _attn_implementation _attn_implementation_autoset attn_implementation use_cache cache_implementation
-    use_flash_attention_2 use_flash_attn flash_attention use_bfloat16 torchscript"""
+    use_flash_attention_2 use_flash_attn flash_attention use_bfloat16 torchscript max_sequence_length"""
 _TRAINING = """initializer_range initializer_factor attention_dropout hidden_dropout hidden_dropout_prob embd_pdrop
     resid_pdrop attn_pdrop dropout layerdrop gradient_checkpointing pretraining_tp"""
 _GENERATION = """bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id bos_token
@@ -31,6 +31,7 @@ _LARGEST = 3e38
 
 _NEUTRAL: dict[str, Any] = {
     "add_cross_attention": False,
+    "attention_bias": False,
     "attn_logit_softcapping": None,
     "attn_logit_softcap": None,
     "clip_qkv": None,
@@ -41,6 +42,7 @@ _NEUTRAL: dict[str, Any] = {
     "is_encoder_decoder": False,
     "logit_scale": 1,
     "logits_scaling": 1,
+    "mlp_bias": False,
     "num_nextn_predict_layers": 0,
     "pruned_heads": {},
     "qk_layernorm": False,
@@ -48,6 +50,7 @@ _NEUTRAL: dict[str, Any] = {
     "rope_interleaved": False,
     "tie_encoder_decoder": False,
     "use_bidirectional_attention": False,
+    "use_mrope": False,
     "use_qk_norm": False,
 }
 """Switches that change the computation when they stand otherwise, and the value at which they do nothing."""
@@ -56,16 +59,21 @@ _NEUTRAL: dict[str, Any] = {
 class Config:
     """The keys of one config.json. ``target`` is the architecture that error messages speak of.
 
-    A key with the value null counts as absent, as in transformers.
+    A key with the value null counts as absent, as in transformers, but for the few of which null means something.
     """
 
     def __init__(self, values: Mapping[str, Any], target: str) -> None:
         self._values = {key: value for key, value in values.items() if value is not None}
+        self._nulls = values.keys() - self._values.keys()
         self._taken: set[str] = set()
         self.target = target
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
+
+    def is_null(self, key: str) -> bool:
+        """Whether the key is there and says nothing."""
+        return key in self._nulls
 
     def get(self, key: str, default: Any = None) -> Any:
         self._taken.add(key)

@@ -166,7 +166,7 @@ def _check(build: Builder) -> None:
             f"config.json has a mixture of experts in {num_layers - num_dense:g} of {num_layers} layers: only dense "
             f"kimi_linear models are converted"
         )
-    config.ignore(*_NO_EXPERTS, "rope_theta", "rope_parameters", "rope_scaling")
+    config.ignore(*_NO_EXPERTS, "rope_theta", "rope_parameters", "rope_scaling", "original_max_position_embeddings")
     config.only("allow_neg_eigval", False, why="llama.cpp's kimi-linear has no negative eigenvalues")
     config.only("expand_v", 1, why="llama.cpp's kimi-linear has values as wide as keys")
 

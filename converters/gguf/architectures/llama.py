@@ -26,7 +26,7 @@ def plan_llama(build: Builder) -> None:
 
 def plan_mistral(build: Builder) -> None:
     build.read_sizes(max_position_embeddings=131072)
-    _add_decoder(build, rope_theta=10000.0, tied_default=False, rope_types=_ROPE)
+    _add_decoder(build, rope_theta=10000.0, tied_default=False, rope_types=_ROPE, absent_window=4096)
     build.set_head_size()
 
 
@@ -42,11 +42,17 @@ def plan_smollm3(build: Builder) -> None:
 
 
 def _add_decoder(
-    build: Builder, *, rope_theta: float, tied_default: bool, rope_types: tuple[str, ...], window_default: bool = True
+    build: Builder,
+    *,
+    rope_theta: float,
+    tied_default: bool,
+    rope_types: tuple[str, ...],
+    window_default: bool = True,
+    absent_window: int | None = None,
 ) -> None:
     config = build.config
     build.need_silu()
-    build.need_full_attention(window_default=window_default)
+    build.need_full_attention(window_default=window_default, absent_window=absent_window)
     build.set("attention.layer_norm_rms_epsilon", config.number("rms_norm_eps", 1e-6))
     build.set("vocab_size", build.sizes["vocab"])
     build.set("rope.dimension_count", build.sizes["head"])

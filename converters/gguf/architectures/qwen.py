@@ -25,7 +25,7 @@ def plan_qwen3(build: Builder) -> None:
 
 def _add_decoder(build: Builder) -> None:
     build.need_silu()
-    build.need_full_attention(window_default=False, first_key="max_window_layers")
+    build.need_full_attention(window_default=False, first_key="max_window_layers", absent_window=4096)
     build.set("attention.layer_norm_rms_epsilon", build.config.number("rms_norm_eps", 1e-6))
     build.read_rope(("linear", "dynamic", "yarn"))
     build.add_embedding(tied_default=False)

@@ -61,9 +61,12 @@ def read_rope(
     given = {key: value for key, value in given.items() if value is not None}
     old_theta, old_partial = config.get(theta_key, theta), config.get("partial_rotary_factor", partial)
     config.ignore("rope_scaling", "rope_parameters")
+    rope_type = given.get("rope_type", given.get("type", "default"))
+    if rope_type == "default":
+        config.ignore("original_max_position_embeddings")
     return Rope(
         theta=as_number("rope_theta", given.get("rope_theta", old_theta), config.target),
-        type=given.get("rope_type", given.get("type", "default")),
+        type=rope_type,
         partial=as_number("partial_rotary_factor", given.get("partial_rotary_factor", old_partial), config.target),
         parameters={key: value for key, value in given.items() if key not in _KNOWN},
         target=config.target,
