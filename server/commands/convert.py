@@ -153,12 +153,14 @@ def _print(artifacts: "list[Artifact]", files: list[Path]) -> None:
 def _figures(artifact: "Artifact") -> str:
     from rich.filesize import decimal
 
+    from ...converters.proof.figures import shown
+
     parts: list[str] = []
     if artifact.path.is_file():
         parts.append(decimal(artifact.path.stat().st_size))
     if artifact.divergence:
         figures = artifact.divergence.overall
-        parts.append(f"mean KLD {figures.mean:.2g} nats, top-1 agreement {100 * figures.top1:.1f} %")
+        parts.append(f"mean KLD {shown(figures.mean)} nats, top-1 agreement {100 * figures.top1:.1f} %")
     if artifact.proof and not artifact.proof.record["verified"]:
         parts.append("not verified")
     if artifact.failures:
