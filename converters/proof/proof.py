@@ -4,8 +4,8 @@ proof_version   1
 verified        false when the checks were skipped; then there are only ``artifact``, ``source``, ``versions``, ``date``
 passed          whether every check passed
 failures        what did not, a sentence each
-artifact        name, bytes, sha256, type, architecture, parameters, bits_per_weight; fallbacks: the type that a
-                tensor has whose rows are no whole blocks of its own
+artifact        name, bytes, sha256 (null if not verified), type, architecture, parameters, bits_per_weight; fallbacks:
+                the type that a tensor has whose rows are no whole blocks of its own
 source          name; SHA-256 of the small files of a checkpoint, ``revision`` in the Hub's cache; per file of weights
                 its bytes and, up to 4 GB in all, its SHA-256: ``weights`` says which of the two
 recipe          what the user chose, as far as it was told: imatrix (file, sha256), tensor_types, output_type,
@@ -108,7 +108,7 @@ def prove(
     how many values that concerns is recorded. ModelError when the artifact cannot be read at all.
     """
     profile, tensors = load_profile(artifact), GGUFTensors(artifact)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         digest = pool.submit(_sha256, artifact)
         identity = pool.submit(source.identify)
         tensor_report = check_tensors(source.tensors, tensors, progress, clamped)
@@ -136,14 +136,14 @@ def unverified(
     recipe: Mapping[str, Any] | None = None,
     fallbacks: Mapping[str, str] | None = None,
 ) -> Proof:
-    """The record of an artifact that nobody wanted checked."""
-    facts = _facts(artifact, load_profile(artifact), GGUFTensors(artifact), _sha256(artifact), fallbacks)
-    facts |= _origin(source, source.identify(), recipe)
+    """The record of an artifact that nobody wanted checked; nothing large is read for it, so there are no hashes."""
+    facts = _facts(artifact, load_profile(artifact), GGUFTensors(artifact), None, fallbacks)
+    facts |= _origin(source, source.identify(is_hashed=False), recipe)
     return Proof(artifact, {"proof_version": VERSION, "verified": False, **facts})
 
 
 def _facts(
-    artifact: Path, profile: ModelProfile, tensors: GGUFTensors, digest: str, fallbacks: Mapping[str, str] | None
+    artifact: Path, profile: ModelProfile, tensors: GGUFTensors, digest: str | None, fallbacks: Mapping[str, str] | None
 ) -> dict[str, Any]:
     return {
         "artifact": {

@@ -47,11 +47,11 @@ class ProofSource:
     tokenizer: Mapping[str, Any] | None = None
     weights: tuple[Path, ...] = ()
 
-    def identify(self) -> dict[str, Any]:
-        """``identity`` and for each file of weights its bytes and SHA-256, the latter only up to HASHED_BYTES in all;
-        ``weights`` says which. It reads all of them, once in the life of the process."""
+    def identify(self, *, is_hashed: bool = True) -> dict[str, Any]:
+        """``identity`` and for each file of weights its bytes and, if wanted, its SHA-256, the latter only up to
+        HASHED_BYTES in all; ``weights`` says which. It reads all of them, once in the life of the process."""
         sizes = {path: path.stat().st_size for path in self.weights}
-        is_hashed = sum(sizes.values()) <= HASHED_BYTES
+        is_hashed = is_hashed and sum(sizes.values()) <= HASHED_BYTES
         found: dict[str, Any] = {**self.identity, "weights": "bytes, sha256" if is_hashed else "bytes"}
         for path, size in sizes.items():
             digest = {"sha256": _digest(path, size, path.stat().st_mtime_ns)} if is_hashed else {}
