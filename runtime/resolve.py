@@ -72,7 +72,8 @@ def _model_in(folder: Path, quant: str | None) -> Path:
     models = model_names(names)
     if not models and "config.json" in names and any(name.endswith(".safetensors") for name in names):
         raise ModelError(
-            f"{folder} is a Hugging Face checkpoint, and only GGUF can be run: tapster convert {folder} --to gguf:Q4_K_M"
+            f"{folder} is a Hugging Face checkpoint, and only GGUF can be run: "
+            f"tapster convert {folder} --to gguf:Q4_K_M"
         )
     return existing_parts(folder / select_model(models, str(folder), quant))[0]
 

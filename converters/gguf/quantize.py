@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -78,7 +79,7 @@ class Quantizer:
         tensors that are done. ConversionError when it cannot be done; nothing is left at ``target`` then.
         """
         kind = quant_type(type)
-        tensors = [tensor for header in read_parts(source) for tensor in header.tensors]
+        tensors = _tensors(source, source.stat().st_mtime_ns)
         _check_paths(source, target, tensors)
         if imatrix:
             _check_imatrix(imatrix, source, tensors)
@@ -177,6 +178,12 @@ class _Steps:
         if self._at in self._sizes:
             self._advance(self._sizes[self._at])
         self._at = ""
+
+
+@lru_cache(maxsize=1)
+def _tensors(source: Path, _mtime_ns: int) -> list[TensorInfo]:
+    """What a source holds, read once for all the types that are made of it."""
+    return [tensor for header in read_parts(source) for tensor in header.tensors]
 
 
 def _unsaid_fallbacks(
