@@ -22,6 +22,7 @@ lint: $(VENV)/.installed-dev  ## style and types
 
 bench: $(VENV)/.installed  ## speed against the raw replay; a quarter of an hour or more, on a machine that does nothing else
 	$(BIN)/tapster bench demo --ceiling --contended --repeat 3 --json bench.json $(ARGS)
+	$(BIN)/tapster bench demo --conversion --repeat 3 --json bench-conversion.json
 
 clean:  ## forget the environment and what was built
 	rm -rf $(VENV) build *.egg-info

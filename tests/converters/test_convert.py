@@ -319,21 +319,25 @@ def test_a_full_disk_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
     assert names(tmp_path) == {"models"}
 
 
+async def greedy_answer(path: Path, question: str) -> tuple[str, str | None]:
+    """The answer as the runtime gives it without a single setting, and why it ended."""
+    runtime = Runtime.open(path)
+    try:
+        messages = [{"role": "user", "content": question}]
+        (stream,) = runtime.chat(messages, SamplingParams(temperature=0, max_tokens=400))
+        text = "".join([delta.content async for delta in stream])
+    finally:
+        runtime.close()
+    return text, stream.finish_reason
+
+
 async def test_demo_round_trip_answers_and_stops(demo_checkpoint: Path, tmp_path: Path) -> None:
     """A real model to a checkpoint and back, in a type whose blocks its rows do not fill: it answers as it is."""
     path = tmp_path / "SmolLM2-Q4_K_M.gguf"
     assert convert(demo_checkpoint, "--to", "gguf:Q4_K_M", "--out", path, "--proof-tokens", 400) == 0
-    runtime = Runtime.open(path)
-    try:
-        (stream,) = runtime.chat(
-            [{"role": "user", "content": "What is the capital of France? Answer in one word."}],
-            SamplingParams(temperature=0, max_tokens=40),
-        )
-        text = "".join([delta.content async for delta in stream])
-    finally:
-        runtime.close()
+    text, finish_reason = await greedy_answer(path, "What is the capital of France? Answer in one word.")
     assert "Paris" in text
-    assert stream.finish_reason == "stop"
+    assert finish_reason == "stop"
 
 
 async def test_from_training_to_an_answer_that_stops(small_llama: Path, tmp_path: Path) -> None:
@@ -343,16 +347,8 @@ async def test_from_training_to_an_answer_that_stops(small_llama: Path, tmp_path
     record = json.loads((tmp_path / "small-Q4_K_M.proof.json").read_text())
     assert record["checks"]["stops"]["passed"]
     assert record["checks"]["divergence"]["overall"]["top1"] > 0.8
-    runtime = Runtime.open(path)
-    try:
-        (stream,) = runtime.chat(
-            [{"role": "user", "content": "Tom has 3 apples and buys 4 more. How many apples has he?"}],
-            SamplingParams(temperature=0, max_tokens=400),
-        )
-        text = "".join([delta.content async for delta in stream])
-    finally:
-        runtime.close()
-    assert stream.finish_reason == "stop"
+    text, finish_reason = await greedy_answer(path, "Tom has 3 apples and buys 4 more. How many apples has he?")
+    assert finish_reason == "stop"
     assert "<|end|>" not in text
 
 
