@@ -28,7 +28,7 @@ from .source import GGUFSource
 from .workspace import deliver, require_space, workspace
 
 COMPARED_AT_ONCE = 4
-"""Artifacts that share one computation of the reference: each is loaded meanwhile."""
+"""Artifacts that share one computation of the reference at most: each is loaded meanwhile, beside the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,9 @@ class _Ladder:
             if _is_exact(output):
                 yield self._finish(made, None)
         lossy = [output for output in outputs if output not in ready or not _is_exact(output)]
-        for start in range(0, len(lossy), COMPARED_AT_ONCE):
-            group = [ready.get(output) or self._quantize(output) for output in lossy[start : start + COMPARED_AT_ONCE]]
+        step = _compared_at_once(self._material.parameters)
+        for start in range(0, len(lossy), step):
+            group = [ready.get(output) or self._quantize(output) for output in lossy[start : start + step]]
             for made, divergence in zip(group, self._measure(group), strict=True):
                 yield self._finish(made, divergence)
 
@@ -230,6 +231,14 @@ class _Ladder:
             clamped=made.clamped,
             progress=self._progress,
         )
+
+
+def _compared_at_once(parameters: int) -> int:
+    """As many as half of the free memory holds, at a byte a weight: llama.cpp repacks some types into memory."""
+    import psutil
+
+    fitting = psutil.virtual_memory().available // 2 // max(parameters, 1)
+    return max(1, min(COMPARED_AT_ONCE, fitting))
 
 
 class _Texts:
