@@ -39,9 +39,11 @@ def demo_checkpoint(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(autouse=True)
 def _own_signals() -> Iterator[None]:
-    """The command sets handlers of its own, which must not stay."""
+    """The command sets handlers of its own, which must not stay. What nohup ignores is sent here on purpose."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
+    if before[-1] is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)

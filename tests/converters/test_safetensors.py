@@ -130,7 +130,7 @@ def test_overlapping_tensors_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"", "cannot read"),
+        (b"", "is empty"),
         (b"\x01\x00", "truncated"),
         (b"\xff" * 64, "is no safetensors file"),
         ((99_999_999).to_bytes(8, "little") + b"{}", "truncated: it needs 100,000,007 bytes and has 10"),
