@@ -48,9 +48,13 @@ class ChatPage:
         )
 
     def wait_for_end(self) -> str:
-        """The last answer, when it is over."""
+        """The last answer, when it is over; the page may draw the last piece of it after the button."""
         self.page.wait_for_selector("#message .submit-button")
-        return self.answers()[-1] if self.answers() else ""
+        before, now = None, self.answers()
+        while now != before:
+            self.page.wait_for_timeout(250)
+            before, now = now, self.answers()
+        return now[-1] if now else ""
 
     def ask(self, text: str) -> str:
         """Send a message; the whole answer."""
