@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .checkpoint.checkpoint import Checkpoint
 from .gguf.architectures import embedding_rows, plan_model
+from .gguf.metadata import STOP_STRINGS
 from .gguf.plan import ModelPlan
 from .gguf.types import quant_type
 from .gguf.writer import WriteReport, write_gguf, write_ggufs
@@ -88,8 +89,9 @@ def _checked_tokenizer(checkpoint: Checkpoint, plan: ModelPlan, place: Path, pro
     bare = place / "vocabulary.gguf"
     with progress.stage("Checking the tokenizer"):
         write_gguf(bare, ModelPlan(plan.architecture, plan.metadata, []), "F32")
-        stops = [str(stop) for stop in plan.metadata.get("tapster.stop_strings", ())]  # type: ignore[union-attr]
-        report = check_tokenizer(open_tokenizer(checkpoint), bare, stops)
+        stops = plan.metadata.get(STOP_STRINGS)
+        texts = list(map(str, stops)) if isinstance(stops, list) else []
+        report = check_tokenizer(open_tokenizer(checkpoint), bare, texts)
     bare.unlink()
     return report
 

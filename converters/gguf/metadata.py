@@ -132,8 +132,9 @@ def start_metadata(
         notes.append("the tokenizer has no bos token and the chat template writes it: llama.cpp takes some other there")
         return {}
     bos = config_id(checkpoint.config, "bos")
-    is_known = bos is not None and 0 <= bos < len(vocabulary.tokens)
-    return {SPECIAL_KEYS["bos"]: bos if is_known else stops[_END_KEYS[0]]}  # type: ignore[dict-item]
+    if bos is not None and 0 <= bos < len(vocabulary.tokens):
+        return {SPECIAL_KEYS["bos"]: bos}
+    return {SPECIAL_KEYS["bos"]: stops[_END_KEYS[0]]}
 
 
 def stop_metadata(checkpoint: Checkpoint, vocabulary: Vocabulary, notes: list[str]) -> dict[str, Value]:

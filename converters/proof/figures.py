@@ -119,14 +119,11 @@ def divergence_of(
 ) -> Divergence:
     """``chunks`` has per chunk its steps, in order, from its first position on."""
     whole = [_joined(steps) for steps in chunks]
-    ranges = {
-        "overall": slice(None),
-        "short": slice(0, SHORT_POSITIONS),
-        "long": slice(long_start(context_tokens), None),
-    }
-    figures = {name: _figures([_cut(chunk, part) for chunk in whole]) for name, part in ranges.items()}
-    assert figures["overall"] is not None
-    return Divergence(candidate, reference, context_tokens, len(whole), **figures, text=text)  # type: ignore[arg-type]
+    overall = _figures(whole)
+    assert overall is not None
+    short = _figures([_cut(chunk, slice(0, SHORT_POSITIONS)) for chunk in whole])
+    long = _figures([_cut(chunk, slice(long_start(context_tokens), None)) for chunk in whole])
+    return Divergence(candidate, reference, context_tokens, len(whole), overall, short, long, text=text)
 
 
 def _joined(steps: Sequence[Comparison]) -> Comparison:

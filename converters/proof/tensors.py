@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod, sqrt
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -156,7 +156,7 @@ def _is_copy(source: SourceTensor, artifact: GGUFTensor) -> bool:
     if artifact.type not in STORAGE or not _may_be_copy(source, artifact.type):
         return False
     found = artifact.raw().view(STORAGE[artifact.type])
-    wanted = source.elements()[0] if isinstance(source, TensorPlan) else source.raw().view(found.dtype)  # type: ignore[attr-defined]
+    wanted = source.raw().view(found.dtype) if isinstance(source, GGUFTensor) else source.elements()[0]
     unsigned = f"<u{found.dtype.itemsize}"
     for rows in row_chunks(*found.shape):
         if not np.array_equal(found[rows].view(unsigned), np.ascontiguousarray(wanted[rows]).view(unsigned)):
@@ -168,7 +168,7 @@ def _is_copy(source: SourceTensor, artifact: GGUFTensor) -> bool:
     return True
 
 
-def _may_be_copy(source: SourceTensor, type_name: str) -> bool:
+def _may_be_copy(source: SourceTensor, type_name: str) -> TypeGuard[TensorPlan | GGUFTensor]:
     if isinstance(source, TensorPlan):
         return source.compute is None and {one.dtype for one in source.sources} == {type_name}
     return isinstance(source, GGUFTensor) and source.type == type_name

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...runtime.errors import ConfigError, ConversionError
+from ..proof.figures import Figures
 from .entries import Entry, family
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
 _COLORS = {"K": "#2457a6", "IQ": "#b5532a", "other": "#4d7a3a"}
@@ -61,7 +63,7 @@ def _bars(entries: list[Entry]) -> list[list[float]]:
     """How far the interval reaches below and above the mean."""
     below, above = [], []
     for entry in entries:
-        figures = entry.divergence.overall  # type: ignore[union-attr]
+        figures = _overall(entry)
         below.append(max(0.0, figures.mean - (figures.low if figures.low is not None else figures.mean)))
         above.append(max(0.0, (figures.high if figures.high is not None else figures.mean) - figures.mean))
     return [below, above]
@@ -81,7 +83,7 @@ def _draw_frame(axes: "Axes", points: list[Entry], title: str) -> None:
 
 def _draw_labels(figure: "Figure", axes: "Axes", points: list[Entry]) -> None:
     """Put each label at the first place near its point where it covers no point and no other label."""
-    renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    renderer = cast("FigureCanvasAgg", figure.canvas).get_renderer()
     spots = [axes.transData.transform((entry.megabytes, _mean(entry))) for entry in points]
     taken = [_box_around(spot) for spot in spots]
     if legend := axes.get_legend():
@@ -111,8 +113,12 @@ def _box_around(spot: Any) -> Any:
 
 
 def _mean(entry: Entry) -> float:
+    return _overall(entry).mean
+
+
+def _overall(entry: Entry) -> Figures:
     assert entry.divergence is not None
-    return entry.divergence.overall.mean
+    return entry.divergence.overall
 
 
 def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 def main(tree: str, jobs: str) -> None:
     sys.path.insert(0, tree)
     converter = import_module("convert_hf_to_gguf")
-    TextModel: Any = import_module("conversion.base").TextModel  # noqa: N806
+    TextModel: Any = import_module("conversion.base").TextModel  # noqa: N806  a class
 
     choose = TextModel.get_vocab_base_pre
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_checkpoints import TinyCheckpoint, edit_json
@@ -133,8 +134,8 @@ def test_an_artifact_that_fails_its_proof_is_set_aside(
     from tapster.converters import material
     from tapster.converters.gguf import writer
 
-    def damaging(files: list[tuple[Path, str]], *args: object, **options: object) -> object:
-        reports = writer.write_ggufs(files, *args, **options)  # type: ignore[arg-type]
+    def damaging(files: list[tuple[Path, str]], *args: Any, **options: Any) -> Any:
+        reports = writer.write_ggufs(files, *args, **options)
         for path, _type in files:
             data = bytearray(path.read_bytes())
             data[-4096:] = bytes(4096)

@@ -151,7 +151,7 @@ def test_a_tokenizer_without_bos(config: dict[str, Any], template: str, expected
 def test_names_and_sizes(tmp_path: Path) -> None:
     plans = [
         TensorPlan("a", (1000, 1350), constant=lambda: np.zeros(1)),
-        TensorPlan("token_embd.weight", (1000, 2700), sources=(object(),)),  # pyright: ignore[reportArgumentType]
+        TensorPlan("token_embd.weight", (1000, 2700), sources=(object(),)),  # pyright: ignore[reportArgumentType]  only counted
     ]
     card = "---\nlicense: apache-2.0\nlanguage: [en, de]\ntags: [chat]\nbase_model: acme/base-7b\n---\n# Hi\n"
     folder = tmp_path / "smol-llama-v2-135M"

@@ -262,6 +262,7 @@ def _matplotlib() -> None:
 
 @pytest.mark.usefixtures("_matplotlib")
 def test_the_chart_can_be_read(ladder: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figures: list[Figure] = []
@@ -273,7 +274,9 @@ def test_the_chart_can_be_read(ladder: list[Entry], tmp_path: Path, monkeypatch:
     assert "<svg" in paths[1].read_text()
     [axes] = figures[0].axes
     assert axes.get_yscale() == "log"
-    renderer = figures[0].canvas.get_renderer()  # type: ignore[attr-defined]
+    canvas = figures[0].canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    renderer = canvas.get_renderer()
     labels = {label.get_text(): label.get_window_extent(renderer) for label in axes.texts}
     assert set(labels) == set(LADDER)
     boxes = list(labels.values())
