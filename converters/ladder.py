@@ -17,7 +17,7 @@ from .gguf.types import quant_type
 from .imatrix.calibration import CALIBRATION
 from .imatrix.collect import collect_imatrix
 from .material import Material, Written, from_checkpoint, from_gguf, is_direct
-from .options import AUTO, NONE, ConvertOptions
+from .options import AUTO, NONE, ConvertOptions, refuse_without_effect
 from .outputs import Output
 from .progress import Progress
 from .proof.divergence import measure_divergence
@@ -70,15 +70,8 @@ def make_ggufs(
 
 def _check_options(outputs: Sequence[Output], options: ConvertOptions, needs_quantizer: bool) -> None:
     if not needs_quantizer:
-        for name, value in (
-            ("--imatrix", options.imatrix not in (None, AUTO, NONE)),
-            ("--calibration", options.calibration),
-            ("--tensor-type", options.tensor_types),
-            ("--output-type", options.output_type),
-            ("--embedding-type", options.embedding_type),
-        ):
-            if value:
-                raise ConversionError(f"{name} has no effect on {', '.join(str(output.target) for output in outputs)}")
+        given = [name for name, value in options.quantizing.items() if value not in (AUTO, NONE)]
+        refuse_without_effect(given, [output.target for output in outputs])
     if options.imatrix == NONE:
         for output in outputs:
             if quant_type(output.target.type).needs_imatrix:

@@ -1,6 +1,7 @@
 """What a conversion is asked to do."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,18 @@ class ConvertOptions:
         self._refuse_what_has_no_effect()
         self._check_types()
 
+    @property
+    def quantizing(self) -> dict[str, object]:
+        """What was chosen of the options that only quantizing heeds, under their names on the command line."""
+        values = {
+            "--imatrix": self.imatrix,
+            "--calibration": self.calibration,
+            "--tensor-type": self.tensor_types,
+            "--output-type": self.output_type,
+            "--embedding-type": self.embedding_type,
+        }
+        return {name: value for name, value in values.items() if value not in (None, ())}
+
     def _refuse_what_has_no_effect(self) -> None:
         if self.proof_text and not self.verify:
             raise ConversionError("--proof-text has no effect with --no-verify")
@@ -68,16 +81,7 @@ class ConvertOptions:
             raise ConversionError(f"--repo {self.repo} is no USER/REPO")
         if any(target.format == "gguf" for target in self.targets):
             return
-        for name, value in (
-            ("--publish", self.publish),
-            ("--imatrix", self.imatrix),
-            ("--calibration", self.calibration),
-            ("--tensor-type", self.tensor_types),
-            ("--output-type", self.output_type),
-            ("--embedding-type", self.embedding_type),
-        ):
-            if value:
-                raise ConversionError(f"{name} has no effect on {', '.join(map(str, self.targets))}")
+        refuse_without_effect([*(["--publish"] if self.publish else []), *self.quantizing], self.targets)
 
     def _check_types(self) -> None:
         """Before hours of work, not after."""
@@ -89,3 +93,9 @@ class ConvertOptions:
         for name in (*(name for _, name in self.tensor_types), self.output_type, self.embedding_type):
             if name is not None:
                 tensor_type(name)
+
+
+def refuse_without_effect(names: Iterable[str], targets: Iterable[Target]) -> None:
+    """ConversionError for the first of these options, which the user gave and none of the targets heeds."""
+    for name in names:
+        raise ConversionError(f"{name} has no effect on {', '.join(map(str, targets))}")
