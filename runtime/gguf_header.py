@@ -53,7 +53,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class GGUFHeader:
-    """What a GGUF file says before its data starts."""
+    """What a GGUF file says before its data starts. ``data_start`` is where the offsets of tensors count from."""
 
     path: Path
     version: int
@@ -61,6 +61,7 @@ class GGUFHeader:
     tensors: list[TensorInfo]
     file_bytes: int
     alignment: int
+    data_start: int
 
 
 def read_header(path: str | os.PathLike[str]) -> GGUFHeader:
@@ -97,9 +98,10 @@ class _HeaderReader:
             # unpacking past the end, or at a position no file can have
             raise self._damaged("its header runs past the end of the file") from error
         alignment = values.get("general.alignment", 32)
-        self._check_data(tensors, alignment)
+        start = _align(self._position, alignment)
+        self._check_data(tensors, start, alignment)
         metadata = Metadata(self._data[: self._position], values)
-        return GGUFHeader(self._path, version, metadata, tensors, self._file_bytes, alignment)
+        return GGUFHeader(self._path, version, metadata, tensors, self._file_bytes, alignment, start)
 
     def _damaged(self, what: str) -> ModelError:
         return ModelError(f"{self._path} is damaged or incomplete: {what}; download it again")
@@ -216,9 +218,8 @@ class _HeaderReader:
             raise self._damaged(f"the tensor {_shown(name)} cannot be of type {type_name} and shape {shape}")
         return prod(shape) // block_size * block_bytes
 
-    def _check_data(self, tensors: list[TensorInfo], alignment: int) -> None:
+    def _check_data(self, tensors: list[TensorInfo], start: int, alignment: int) -> None:
         """Tensors must follow each other without gaps, and the last must end before the file does."""
-        start = _align(self._position, alignment)
         end = 0
         for tensor in tensors:
             expected = _align(end, alignment)

@@ -96,10 +96,5 @@ def _tensors(header: GGUFHeader) -> Iterator[GGUFTensor]:
     except (OSError, ValueError) as error:
         raise ConversionError(f"cannot read {header.path}: {error}") from error
     for tensor in header.tensors:
-        start = _data_start(header) + tensor.offset
+        start = header.data_start + tensor.offset
         yield GGUFTensor(tensor.name, tuple(reversed(tensor.shape)), tensor.type, mapped, start)
-
-
-def _data_start(header: GGUFHeader) -> int:
-    """The next multiple of the alignment after the header's bytes, which the metadata keeps for its arrays."""
-    return -(-len(header.metadata._header) // header.alignment) * header.alignment
