@@ -79,22 +79,23 @@ def _function(name: str, which: str) -> Any:
 
 
 def _traits(type_id: int) -> _Traits:
-    lookup = _library().ggml_get_type_traits
+    lookup = library().ggml_get_type_traits
     lookup.argtypes, lookup.restype = [ctypes.c_int], ctypes.POINTER(_Traits)
     return lookup(type_id).contents
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """libggml-base itself, loaded once. ConversionError when it cannot be."""
     path = _library_path()
     try:
-        library = ctypes.CDLL(str(path))
-        _ = library.ggml_get_type_traits
+        found = ctypes.CDLL(str(path))
+        _ = found.ggml_get_type_traits
     except (OSError, AttributeError) as error:
         raise ConversionError(
             f"the ggml library {path} cannot be used ({error}): reinstall llama-cpp-python"
         ) from error
-    return library
+    return found
 
 
 def _library_path() -> Path:

@@ -149,7 +149,7 @@ def _values(node: Node, dtype: type[np.generic]) -> np.ndarray:
 
 @cache
 def _library() -> Any:
-    lib = ggml._library()
+    lib = ggml.library()
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "ggml_init": (pointer, [_InitParams]),

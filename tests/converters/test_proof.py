@@ -344,7 +344,7 @@ QUANTIZED = sorted({kind.name for kind in GGML_TYPES.values()} - EXACT - NOT_WRI
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_odd_weights_reach_the_bounds(name: str, shape: str) -> None:
     """ggml's own rounding, with and without importances, of weights as they come and as they should not."""
-    quantize_chunk = ggml._library().ggml_quantize_chunk
+    quantize_chunk = ggml.library().ggml_quantize_chunk
     quantize_chunk.restype = ctypes.c_size_t
     values, bound = odd_weights(shape), tensor_bound(name)
     rows, columns = values.shape

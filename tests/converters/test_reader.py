@@ -117,13 +117,13 @@ def test_a_library_that_cannot_be_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
 ) -> None:
     monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
-    ggml._library.cache_clear()
+    ggml.library.cache_clear()
     ggml._function.cache_clear()
     if content is not None:
         ggml._library_path().write_bytes(content)
     with pytest.raises(ConversionError, match="cannot be used"):
         ggml.dequantize(np.zeros(34, np.uint8), "Q8_0")
-    ggml._library.cache_clear()
+    ggml.library.cache_clear()
 
 
 @settings(max_examples=100, deadline=None)
