@@ -15,6 +15,7 @@ from .sidecars import stop_strings
 from .speed import DECODE_TOKENS, PROMPT_TOKENS, Machine
 
 _COPIED = ("license", "license_name", "license_link", "language")
+_MAX_LIST_CHARS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +55,29 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _front_matter(facts: CardFacts) -> str:
-    """Values are written as JSON, which is YAML too."""
-    values: dict[str, Any] = {key: facts.front[key] for key in _COPIED if facts.front.get(key)}
-    base = facts.base_model or facts.front.get("base_model")
+    """Values are written as JSON, which is YAML too. Of the source's own only texts and lists of texts are copied."""
+    front = {key: plain for key, value in facts.front.items() if (plain := _plain(value))}
+    values: dict[str, Any] = {key: front[key] for key in _COPIED if key in front}
+    base = facts.base_model or front.get("base_model")
     if base:
         values["base_model"] = base
         values["base_model_relation"] = "quantized"
     values["library_name"] = "gguf"
-    values["pipeline_tag"] = facts.front.get("pipeline_tag") or "text-generation"
+    values["pipeline_tag"] = front.get("pipeline_tag", "text-generation")
     tags = ["gguf", "llama.cpp", "quantized", *(["imatrix"] if any(entry.imatrix for entry in facts.entries) else [])]
-    own = facts.front.get("tags")
-    values["tags"] = list(dict.fromkeys([*tags, *(map(str, own) if isinstance(own, list) else [])]))
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False, default=str)}" for key, value in values.items()]
+    own = front.get("tags", [])
+    values["tags"] = list(dict.fromkeys([*tags, *(own if isinstance(own, list) else [])]))
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     return "\n".join(["---", *lines, "---"])
+
+
+def _plain(value: object) -> str | list[str] | None:
+    """A text, or the texts of a list; None for all else, and for what is too long. YAML's aliases let a card of a few
+    hundred bytes hold lists of lists, or one text many times, that no memory can hold written out."""
+    if not isinstance(value, list):
+        return value if isinstance(value, str) else None
+    texts = [text for text in value if isinstance(text, str)]
+    return texts if sum(map(len, texts)) <= _MAX_LIST_CHARS else None
 
 
 def _introduction(facts: CardFacts) -> str:

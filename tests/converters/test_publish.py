@@ -118,6 +118,20 @@ def test_the_card_has_what_the_hub_reads(facts: CardFacts) -> None:
     assert body.lstrip().startswith("# Tiny: GGUF")
 
 
+def test_the_card_copies_texts_and_lists_of_texts_only(facts: CardFacts) -> None:
+    """An alias costs a few bytes in the source's card and doubles, written out."""
+    levels = "".join(f"a{level}: &a{level} [*a{level - 1}, *a{level - 1}]\n" for level in range(1, 60))
+    bomb = f"a0: &a0 [x, x]\n{levels}language: *a59\ntags: [chat, *a59, 7]\nlicense: *a59\nbase_model: *a59\n"
+    long = f"pipeline_tag: [&t {'x' * 5000}{', *t' * 5000}]\nlicense_name: {{mine: yes}}\nlicense_link: LICENSE\n"
+    card = model_card(replace(facts, base_model=None, front=yaml.safe_load(bomb + long)))
+    assert yaml.safe_load(card.split("---\n", 2)[1]) == {
+        "license_link": "LICENSE",
+        "library_name": "gguf",
+        "pipeline_tag": "text-generation",
+        "tags": ["gguf", "llama.cpp", "quantized", "imatrix", "chat"],
+    }
+
+
 def test_the_table_has_every_file_and_figure(facts: CardFacts) -> None:
     card = model_card(facts)
     rows = [
