@@ -26,8 +26,23 @@ CHUNK_ELEMENTS = 1 << 20
 """How much of a tensor is worked on at once: a few megabytes, which stay in the processor's cache."""
 
 
+class Rows:
+    """What has a ``shape`` in numpy's order, seen as rows: all leading dimensions are taken together."""
+
+    __slots__ = ()
+    shape: tuple[int, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return prod(self.shape[:-1])
+
+    @property
+    def row_elements(self) -> int:
+        return self.shape[-1] if self.shape else 1
+
+
 @dataclass(frozen=True, slots=True)
-class TensorPlan:
+class TensorPlan(Rows):
     """One tensor of the file. ``shape`` is in numpy's order and holds after arranging.
 
     ``constant`` makes a tensor that is not in the checkpoint, in float32. ``keep`` is the type it is stored in
@@ -41,15 +56,6 @@ class TensorPlan:
     compute: Compute | None = None
     constant: Callable[[], np.ndarray] | None = None
     keep: str | None = None
-
-    @property
-    def num_rows(self) -> int:
-        """How many rows there are with all leading dimensions taken together."""
-        return prod(self.shape[:-1])
-
-    @property
-    def row_elements(self) -> int:
-        return self.shape[-1] if self.shape else 1
 
     def elements(self) -> tuple[np.ndarray, str]:
         """The arranged elements as (rows, row elements), not yet computed on, and their dtype in the checkpoint.

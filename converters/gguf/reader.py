@@ -5,7 +5,6 @@ The files are mapped, so a tensor costs memory only while it is looked at.
 
 import mmap
 from collections.abc import Iterator, Mapping
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,11 @@ from ...runtime.gguf_files import read_parts
 from ...runtime.gguf_header import GGUFHeader
 from ..checkpoint.dtypes import STORAGE, to_float32
 from . import ggml
-from .plan import CHUNK_ELEMENTS, row_chunks
+from .plan import CHUNK_ELEMENTS, Rows, row_chunks
 
 
-class GGUFTensor:
-    """One tensor. ``shape`` is in numpy's order; rows are counted with all leading dimensions taken together."""
+class GGUFTensor(Rows):
+    """One tensor. ``shape`` is in numpy's order."""
 
     __slots__ = ("_map", "_start", "name", "shape", "type")
 
@@ -29,14 +28,6 @@ class GGUFTensor:
         self.type = type_name
         self._map = mapped
         self._start = start
-
-    @property
-    def num_rows(self) -> int:
-        return prod(self.shape[:-1])
-
-    @property
-    def row_elements(self) -> int:
-        return self.shape[-1] if self.shape else 1
 
     @property
     def num_bytes(self) -> int:
