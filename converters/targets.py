@@ -8,18 +8,20 @@ from ..runtime.errors import ConversionError
 from .gguf.types import LADDER, quant_type
 
 FORMATS = ("gguf", "hf")
-_HF_TYPES = {"BF16": "BF16", "F16": "F16", "F32": "F32"}
+HF_TYPES = ("BF16", "F16", "F32")
+OWN_TYPE = "own"
+"""The type of an ``hf`` whose user named none: what the source itself is in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An artifact to make: its format, and the type of its weights."""
+    """An artifact to make: its format, and the type of its weights (for ``hf`` also OWN_TYPE)."""
 
     format: str
     type: str
 
     def __str__(self) -> str:
-        return f"{self.format}:{self.type}"
+        return self.format if self.type == OWN_TYPE else f"{self.format}:{self.type}"
 
 
 def parse_targets(texts: Sequence[str]) -> tuple[Target, ...]:
@@ -33,9 +35,9 @@ def _parse(text: str) -> list[Target]:
         hint = f", did you mean gguf:{name.upper()}?" if _is_type(name) else _near(name, FORMATS)
         raise ConversionError(f"--to {text}: no format is called {name!r}{hint}; formats are {', '.join(FORMATS)}")
     if name == "hf":
-        if (kind or "BF16").upper() not in _HF_TYPES:
+        if kind and kind.upper() not in HF_TYPES:
             raise ConversionError(f"--to {text}: a Hugging Face folder is written in BF16, F16 or F32")
-        return [Target(name, (kind or "BF16").upper())]
+        return [Target(name, kind.upper() or OWN_TYPE)]
     if kind == "all":
         return [Target(name, member.name) for member in LADDER if member.published]
     if not kind:

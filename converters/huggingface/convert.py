@@ -1,6 +1,7 @@
 """``--to hf``: write the folder, then look whether it is the model that the GGUF file is."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -13,26 +14,34 @@ from ..gguf.reader import GGUFTensors
 from ..options import ConvertOptions
 from ..outputs import Output
 from ..progress import Progress
+from ..targets import OWN_TYPE
 from ..tokenizer.check import check_tokenizer
 from ..tokenizer.read import read_vocabulary
 from ..tokenizer.source import open_tokenizer
 from ..workspace import deliver, workspace
 from .folder import gguf_to_huggingface
+from .tensors import own_type
 
 
 def to_huggingface(source: Path, output: Output, options: ConvertOptions, progress: Progress) -> Artifact:
-    """Write ``output`` from the GGUF file ``source``. ConversionError, ModelError; ProofError when it is another."""
+    """Write ``output`` from the GGUF file ``source``, in the type that the artifact's target then says.
+
+    ConversionError, ModelError; ProofError when it is another model.
+    """
     started = perf_counter()
     with workspace(output.path.parent) as place:
         folder = place / output.path.name
         tensors = GGUFTensors(source)
+        target = output.target
+        if target.type == OWN_TYPE:
+            target = replace(target, type=own_type(tensors))
         total = sum(tensor.num_bytes for tensor in tensors.values())
         with progress.stage(f"Writing {output.path.name}", total) as advance:
-            gguf_to_huggingface(source, folder, dtype=output.target.type, advance=advance)
+            gguf_to_huggingface(source, folder, dtype=target.type, advance=advance)
         if options.verify:
             _verify(open_checkpoint(folder), source, progress)
         deliver(folder, output.path, replace=options.force)
-    return Artifact(output.target, output.path, perf_counter() - started)
+    return Artifact(target, output.path, perf_counter() - started)
 
 
 def _verify(checkpoint: Checkpoint, source: Path, progress: Progress) -> None:

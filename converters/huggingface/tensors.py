@@ -1,6 +1,7 @@
 """The tensors of a GGUF file under transformers' names, in transformers' order, a few rows at a time."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from ...runtime.errors import ConversionError
 from ..gguf.plan import CHUNK_ELEMENTS, row_chunks
 from ..gguf.reader import GGUFTensor, GGUFTensors
+from ..targets import HF_TYPES
 from .config import Keys
 from .families import Family, family_of
 
@@ -59,6 +61,16 @@ class OutTensor:
             pairs = values.reshape(-1, self.head_dim // 2, 2, values.shape[-1])
             values = np.ascontiguousarray(pairs.swapaxes(1, 2))
         return values - np.float32(self.offset) if self.offset else values
+
+
+def own_type(model: GGUFTensors) -> str:
+    """Which of HF_TYPES the most of a model in 16 or 32 bits is in; BF16 for a quantized one."""
+    num_bytes: Counter[str] = Counter()
+    for tensor in model.values():
+        num_bytes[tensor.type] += tensor.num_bytes
+    if not num_bytes or not num_bytes.keys() <= set(HF_TYPES):
+        return "BF16"
+    return num_bytes.most_common(1)[0][0]
 
 
 def out_tensors(model: GGUFTensors) -> list[OutTensor]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tiny_checkpoints import TinyCheckpoint, edit_json
 
+from tapster.converters.checkpoint.checkpoint import open_checkpoint
 from tapster.runtime.gguf_header import read_header
 from tapster.runtime.profile import load_profile
 from tapster.runtime.runtime import Runtime
@@ -102,6 +103,27 @@ def test_a_16_bit_gguf_is_a_source_and_a_quantized_one_is_not(
     assert load_profile(small).file_type == "Q4_0"
     assert "quantized already" in refusal(capsys, small, "--to", "gguf:Q8_0")
     assert names(tmp_path) == {"models", "half.gguf", "half.proof.json", "half-Q4_0.gguf", "half-Q4_0.proof.json"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "dtype"),
+    [
+        ("F16", "hf", "F16"),
+        ("BF16", "hf", "BF16"),
+        ("F32", "hf", "F32"),
+        ("Q8_0", "hf", "BF16"),
+        ("F16", "hf:bf16", "BF16"),
+    ],
+)
+def test_a_folder_has_the_type_of_its_source(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, target: str, dtype: str
+) -> None:
+    source, folder = tmp_path / "source.gguf", tmp_path / "back"
+    assert convert(checkpoint, "--to", f"gguf:{kind}", "--out", source, "--no-sidecars", "--no-verify") == 0
+    capsys.readouterr()
+    assert convert(source, "--to", target, "--out", folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["artifacts"][0]["type"] == dtype
+    assert {tensor.dtype for tensor in open_checkpoint(folder).tensors.values()} == {dtype}
 
 
 def test_what_is_there_is_not_replaced(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
