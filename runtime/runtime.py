@@ -8,9 +8,11 @@ from typing import Any
 from .chat.markers import is_inside_reasoning, opens_reasoning
 from .chat.template import ChatTemplate
 from .engines.base import Engine
+from .engines.config import EngineConfig
+from .engines.registry import choose_engine
 from .errors import ContextOverflow, EngineError, RequestError
-from .profile import ModelProfile, load_profile
-from .resolve import resolve_model
+from .models import find_model
+from .profile import ModelProfile
 from .sampling import MAX_SEED, SamplingParams
 from .text.scanner import Rules
 from .text.stream import TextStream
@@ -47,20 +49,20 @@ class Runtime:
         cls,
         model: str | Path,
         *,
+        engine: str | None = None,
         chat_template: str | None = None,
-        config: Any = None,
+        config: EngineConfig | None = None,
         progress: bool = True,
     ) -> "Runtime":
-        """Find, check and load a model (blocking). ``config`` is the engine's. Raises ModelError or ConfigError."""
-        path = resolve_model(str(model), progress=progress)
-        return cls.load(load_profile(path, chat_template=chat_template), config)
+        """Find, check and load a model (blocking). ``engine`` names one, where the format leaves a choice; ``config``
+        is its settings. Raises ModelError or ConfigError."""
+        profile = find_model(str(model), engine=engine, chat_template=chat_template, progress=progress)
+        return cls.load(profile, config, engine=engine)
 
     @classmethod
-    def load(cls, profile: ModelProfile, config: Any = None) -> "Runtime":
+    def load(cls, profile: ModelProfile, config: EngineConfig | None = None, *, engine: str | None = None) -> "Runtime":
         """Load a model whose profile was read already (blocking)."""
-        from .engines.llamacpp.engine import LlamaCppEngine
-
-        return cls(profile, LlamaCppEngine(profile.path, config, pooling=profile.pooling))
+        return cls(profile, choose_engine(profile.format, engine).open(profile, config))
 
     @property
     def has_chat_template(self) -> bool:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import ConfigError, EngineError
-from ..runtime.profile import ModelProfile, load_profile
-from ..runtime.resolve import resolve_model
+from ..runtime.profile import ModelProfile
 from .http.settings import HttpSettings
 
 if TYPE_CHECKING:
+    from ..runtime.engines.config import EngineConfig
     from ..runtime.runtime import Runtime
     from .http.holder import ModelHolder
 
@@ -53,27 +53,25 @@ class Address:
 
 
 def serve(
-    model: str,
+    profile: ModelProfile,
     address: Address,
     *,
-    chat_template: str | None,
-    config: Any,
+    engine: str | None,
+    config: "EngineConfig",
     http: HttpSettings,
     has_page: bool,
     drain_s: float,
     announce: Callable[[str], object],
 ) -> int:
-    """Serve a model until SIGINT, SIGTERM or an engine failure. Returns the exit status.
+    """Serve a model until SIGINT, SIGTERM or an engine failure. Returns the exit status. ConfigError, ModelError.
 
-    What can be known without loading is checked first, so that bad input ends with ModelError or ConfigError before
-    anything listens for long. The engine loads in a thread while this one imports the HTTP stack.
+    The engine loads in a thread while this one imports the HTTP stack.
     """
     if not 0 <= drain_s < math.inf:
         raise ConfigError(f"--drain-s must be a number of seconds of at least 0, not {drain_s:g}")
-    profile = load_profile(resolve_model(model), chat_template=chat_template)
     listener = address.bind()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    loading = _Loading(profile, config)
+    loading = _Loading(profile, config, engine)
     from .http.app import create_app
     from .http.holder import ModelHolder
 
@@ -98,9 +96,10 @@ def serve(
 class _Loading:
     """The engine being loaded on a thread of its own."""
 
-    def __init__(self, profile: ModelProfile, config: Any) -> None:
+    def __init__(self, profile: ModelProfile, config: "EngineConfig", engine: str | None) -> None:
         self._profile = profile
         self._config = config
+        self._engine = engine
         self._runtime: Runtime | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._load, name="tapster-load", daemon=True)
@@ -124,7 +123,7 @@ class _Loading:
         from ..runtime.runtime import Runtime
 
         try:
-            self._runtime = Runtime.load(self._profile, self._config)
+            self._runtime = Runtime.load(self._profile, self._config, engine=self._engine)
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             self._error = error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
 
-from ...runtime.engines.llamacpp.threads import default_threads
+from ...runtime.engines.local.threads import default_threads
 from ...runtime.errors import ConversionError
 from ...runtime.gguf_files import read_parts
 from ...runtime.gguf_header import TensorInfo, read_header

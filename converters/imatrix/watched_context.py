@@ -8,7 +8,7 @@ import numpy as np
 
 from ...runtime.engines.llamacpp.context import Batch
 from ...runtime.engines.llamacpp.library import last_error, llama
-from ...runtime.engines.llamacpp.threads import FixedThreads, ThreadTuner
+from ...runtime.engines.local.threads import FixedThreads, ThreadTuner
 from ...runtime.errors import ConversionError
 from .observer import Observer, Sums
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...runtime.engines.llamacpp.context import Batch, LlamaContext
 from ...runtime.engines.llamacpp.library import last_error, llama, load_model
-from ...runtime.engines.llamacpp.threads import FixedThreads, ThreadTuner, default_threads
+from ...runtime.engines.local.threads import FixedThreads, ThreadTuner, default_threads
 from ...runtime.engines.llamacpp.tokenizer import LlamaTokenizer
 from ...runtime.errors import ProofError
 from ...runtime.profile import load_profile

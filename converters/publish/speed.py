@@ -9,7 +9,7 @@ from statistics import median
 
 from ...runtime.engines.llamacpp.context import Batch, LlamaContext
 from ...runtime.engines.llamacpp.library import llama, load_model
-from ...runtime.engines.llamacpp.threads import default_threads
+from ...runtime.engines.local.threads import default_threads
 from ...runtime.errors import ProofError
 
 PROMPT_TOKENS, DECODE_TOKENS = 128, 32

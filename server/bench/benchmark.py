@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from ...runtime.engines.llamacpp.threads import default_threads
+from ...runtime.engines.local.threads import default_threads
 from .bars import judge
 from .ceiling import Ceiling, Replay, ceiling_process
 from .contention import measure_contention

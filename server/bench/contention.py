@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 
-from ...runtime.engines.llamacpp.threads import default_threads
+from ...runtime.engines.local.threads import default_threads
 from .figures import Spread, wall_time_s
 from .options import BenchOptions
 from .own_server import served_model

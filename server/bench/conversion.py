@@ -169,7 +169,7 @@ def _quantize_bare(source: Path, place: Path) -> float:
     """Seconds of the one call of llama.cpp's library."""
     from ...converters.gguf.types import quant_type
     from ...runtime.engines.llamacpp.library import llama
-    from ...runtime.engines.llamacpp.threads import default_threads
+    from ...runtime.engines.local.threads import default_threads
 
     lib = llama()
     params = lib.llama_model_quantize_default_params()

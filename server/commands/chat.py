@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Talk until the user leaves. With input from a pipe: answer it and end."""
+    from ...runtime.models import find_model
     from ...runtime.runtime import Runtime
     from ..logs import configure_logging
 
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--set takes NAME=VALUE, not {setting!r}")
         session.set(name, value)
     piped = None if sys.stdin.isatty() else _piped_question()
-    runtime = Runtime.open(args.model, chat_template=args.chat_template, config=engine_config(args))
+    profile = find_model(args.model, engine=args.engine, chat_template=args.chat_template)
+    runtime = Runtime.load(profile, engine_config(args, profile), engine=args.engine)
     try:
         if not runtime.has_chat_template:
             raise ModelError(f"{runtime.profile.name} has no chat template: choose one with --chat-template")

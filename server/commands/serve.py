@@ -61,15 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal. Exit status 0 after a drain, 1 when the engine failed."""
+    from ...runtime.models import find_model
     from ..logs import configure_logging
     from ..process import Address, serve
 
     configure_logging(args.log_level)
+    profile = find_model(args.model, engine=args.engine, chat_template=args.chat_template)
     return serve(
-        args.model,
+        profile,
         Address(args.host, args.port),
-        chat_template=args.chat_template,
-        config=engine_config(args),
+        engine=args.engine,
+        config=engine_config(args, profile),
         http=_http_settings(args),
         has_page=not args.no_page,
         drain_s=args.drain_s,

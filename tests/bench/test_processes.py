@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tapster.runtime.engines.llamacpp.threads import default_threads
+from tapster.runtime.engines.local.threads import default_threads
 from tapster.runtime.errors import TargetError
 from tapster.server.bench.contention import busy_core, compare, is_hopeless, measure_contention, thread_settings
 from tapster.server.bench.options import BenchOptions

@@ -13,9 +13,10 @@ from reference import Reference, log_softmax64
 from tapster.runtime.engines.base import Token
 from tapster.runtime.engines.llamacpp.config import LlamaCppConfig
 from tapster.runtime.engines.llamacpp.engine import LlamaCppEngine
-from tapster.runtime.engines.llamacpp.generation import LlamaGeneration
+from tapster.runtime.engines.local.generation import LocalGeneration
 from tapster.runtime.errors import ConfigError, ContextOverflow, EngineError, ModelError, Overloaded, RequestError
 from tapster.runtime.gbnf import checked_grammar
+from tapster.runtime.profile import load_profile
 from tapster.runtime.sampling import SamplingParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24)
@@ -39,7 +40,7 @@ def reference(demo_model: Path) -> Iterator[Reference]:
 
 @pytest.fixture(scope="module")
 def loaded(demo_model: Path) -> Iterator[LlamaCppEngine]:
-    engine = LlamaCppEngine(demo_model, LlamaCppConfig(context=1024, cells=4096, max_parallel=9))
+    engine = LlamaCppEngine(load_profile(demo_model), LlamaCppConfig(context=1024, cells=4096, max_parallel=9))
     yield engine
     engine.close()
 
@@ -53,7 +54,8 @@ async def engine(loaded: LlamaCppEngine) -> AsyncIterator[LlamaCppEngine]:
 
 @pytest.fixture
 async def tiny(tiny_model: Path) -> AsyncIterator[LlamaCppEngine]:
-    engine = LlamaCppEngine(tiny_model, LlamaCppConfig(context=256, cells=256, max_parallel=4, max_waiting=4))
+    config = LlamaCppConfig(context=256, cells=256, max_parallel=4, max_waiting=4)
+    engine = LlamaCppEngine(load_profile(tiny_model), config)
     yield engine
     engine.close()
 
@@ -145,7 +147,7 @@ async def test_copies_of_a_prompt_share_it_and_differ(engine: LlamaCppEngine) ->
     assert [tokens[0] for tokens in again] == first
 
 
-async def collect(generation: LlamaGeneration) -> list[Token]:
+async def collect(generation: LocalGeneration) -> list[Token]:
     return [token async for token in generation]
 
 
@@ -303,7 +305,7 @@ async def test_an_idle_engine_looks_at_the_load(tiny: LlamaCppEngine, monkeypatc
 
 
 async def test_close_ends_what_runs(tiny_model: Path) -> None:
-    engine = LlamaCppEngine(tiny_model)
+    engine = LlamaCppEngine(load_profile(tiny_model))
     generation = engine.generate([5], SamplingParams(max_tokens=400, ignore_eog=True))
     await anext(generation)
     engine.close()
@@ -312,11 +314,11 @@ async def test_close_ends_what_runs(tiny_model: Path) -> None:
     assert caught.value.is_shutdown
 
 
-def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+def test_a_broken_file_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(ModelError, match=r"broken\.gguf"):
-        LlamaCppEngine(path)
+        LlamaCppEngine(replace(load_profile(tiny_model), path=path))
 
 
 @pytest.mark.parametrize("setting", [{"context": 1}, {"threads": 0}, {"max_parallel": 65}, {"batch_tokens": 8}])
@@ -358,7 +360,7 @@ async def test_a_grammar_that_allows_nothing_more_ends_the_answer(tiny: LlamaCpp
 
 
 async def test_a_closed_engine_refuses_instead_of_crashing(tiny_model: Path) -> None:
-    engine = LlamaCppEngine(tiny_model)
+    engine = LlamaCppEngine(load_profile(tiny_model))
     engine.close()
     with pytest.raises(EngineError, match="stopped"):
         engine.tokenizer.encode("Hello")
@@ -367,7 +369,7 @@ async def test_a_closed_engine_refuses_instead_of_crashing(tiny_model: Path) -> 
 
 
 def test_an_engine_outlives_the_event_loop_of_a_cancelled_request(tiny_model: Path) -> None:
-    engine = LlamaCppEngine(tiny_model)
+    engine = LlamaCppEngine(load_profile(tiny_model))
 
     async def begin_and_leave() -> None:
         await anext(engine.generate([5], SamplingParams(max_tokens=400, ignore_eog=True)))
@@ -382,6 +384,6 @@ def test_an_engine_outlives_the_event_loop_of_a_cancelled_request(tiny_model: Pa
 
 def test_a_cache_larger_than_the_memory_is_refused(tiny_model: Path) -> None:
     with pytest.raises(ModelError, match="lower --cells or --context"):
-        LlamaCppEngine(tiny_model, LlamaCppConfig(cells=2**31 - 1))
+        LlamaCppEngine(load_profile(tiny_model), LlamaCppConfig(cells=2**31 - 1))
     with pytest.raises(ConfigError, match="--cells 64 holds less than one context"):
-        LlamaCppEngine(tiny_model, LlamaCppConfig(cells=64))
+        LlamaCppEngine(load_profile(tiny_model), LlamaCppConfig(cells=64))

@@ -1,6 +1,6 @@
 """Prompt chunks sized by time."""
 
-from tapster.runtime.engines.llamacpp.pacing import GAP_FACTOR, Pacer
+from tapster.runtime.engines.local.pacing import GAP_FACTOR, Pacer
 
 
 def taught(decode_s: float = 0.04, token_s: float = 0.005) -> Pacer:

@@ -11,7 +11,8 @@ from tiny_gguf import write_tiny_mamba_gguf
 
 from tapster.runtime.engines.llamacpp.config import LlamaCppConfig
 from tapster.runtime.engines.llamacpp.engine import LlamaCppEngine
-from tapster.runtime.engines.llamacpp.generation import LlamaGeneration
+from tapster.runtime.engines.local.generation import LocalGeneration
+from tapster.runtime.profile import load_profile
 from tapster.runtime.sampling import SamplingParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=40, ignore_eog=True)
@@ -26,7 +27,7 @@ def mamba_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def mamba(mamba_model: Path) -> AsyncIterator[LlamaCppEngine]:
-    engine = LlamaCppEngine(mamba_model, LlamaCppConfig(context=256, cells=256, max_parallel=4))
+    engine = LlamaCppEngine(load_profile(mamba_model), LlamaCppConfig(context=256, cells=256, max_parallel=4))
     yield engine
     async with asyncio.timeout(30):
         while engine.stats()["running"] or engine.stats()["waiting"]:
@@ -36,7 +37,7 @@ async def mamba(mamba_model: Path) -> AsyncIterator[LlamaCppEngine]:
     engine.close()
 
 
-async def collect(generation: LlamaGeneration) -> list[int]:
+async def collect(generation: LocalGeneration) -> list[int]:
     return [token.id async for token in generation]
 
 

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from tapster.runtime.engines.llamacpp.threads import OtherLoad, StepFit, ThreadTuner, cpu_quota
+from tapster.runtime.engines.local.threads import OtherLoad, StepFit, ThreadTuner, cpu_quota
 
 
 class Machine:

@@ -1,12 +1,13 @@
 """Embeddings from a generative model: its hidden states, pooled over the text."""
 
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
+from ..local.sequence import EmbeddingJob
 from .cache import CellCache
 from .context import Batch, LlamaContext
-from .sequence import EmbeddingJob
 
 CHUNK = 64
 """Tokens a step: every one of them has its logits computed as well, which costs memory."""
@@ -17,17 +18,21 @@ class Embedder:
     """Texts waiting for their vectors. One chunk of one text a step, so that streams go on in between.
 
     ``pooling`` is GGUF's ``{arch}.pooling_type``: 1 the mean over all tokens (the default), 2 the first, 3 the last.
+    ``budget`` says how many tokens of those wanted may be computed now.
     """
 
-    def __init__(self, context: LlamaContext, cache: CellCache, pooling: int | None) -> None:
+    def __init__(
+        self, context: LlamaContext, cache: CellCache, pooling: int | None, budget: Callable[[int], int]
+    ) -> None:
         self.jobs: deque[EmbeddingJob] = deque()
         self._context = context
         self._cache = cache
         self._pooling = pooling
+        self._budget = budget
         self._batch = Batch(CHUNK)
 
-    def step(self, budget: int) -> None:
-        """Compute at most ``budget`` more tokens of the oldest text; a full cache leaves it for later."""
+    def step(self) -> None:
+        """Compute some more tokens of the oldest text; a full cache leaves it for later."""
         if not self.jobs:
             return
         job = self.jobs[0]
@@ -36,7 +41,7 @@ class Embedder:
             return
         if job.seq_id is None:
             job.seq_id, _ = self._cache.open()
-        count = min(CHUNK, budget, len(job.ids) - job.num_computed, self._cache.reserve(CHUNK))
+        count = min(self._budget(CHUNK), len(job.ids) - job.num_computed, self._cache.reserve(CHUNK))
         if count > 0:
             self._decode(job, job.seq_id, count)
             if job.num_computed == len(job.ids):

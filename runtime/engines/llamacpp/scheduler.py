@@ -2,26 +2,26 @@
 
 Every step carries one token of each running sequence and fills up with prompt chunks (Orca, OSDI 2022; chunked
 prefill as in Sarathi-Serve, OSDI 2024). The scheduler belongs to one thread and knows no event loop: what it has to
-say it says to each sequence's ``sink`` (see ``Sink``).
+say it says to its ``sink``.
 """
 
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
 from ..base import Token
+from ..local.logprobs import log_softmax, score_prompt, top_logprobs
+from ..local.pacing import Pacer
+from ..local.scheduling import Sink
+from ..local.sequence import LocalSequence
+from ..local.threads import FixedThreads, ThreadTuner
 from .cache import CellCache
 from .context import NO_CELLS, Batch, LlamaContext
 from .library import last_error
-from .pacing import Pacer
 from .prefix_tree import common_prefix
-from .sampler import log_softmax, top_logprobs
-from .sequence import LlamaSequence
-from .threads import FixedThreads, ThreadTuner
 
 log = logging.getLogger(__name__)
 
@@ -32,18 +32,6 @@ WORTH_WAITING = 16
 HEADROOM = 32
 """Cells kept free for each running sequence's answer when another is admitted."""
 _LOOK_AHEAD = 32
-
-
-class Sink(Protocol):
-    """Where a sequence's tokens go. Called on the scheduler's thread, at most once a step."""
-
-    def token(self, seq: LlamaSequence, token: Token, finish: str | None) -> None:
-        """The next token, with the finish reason when it is the last."""
-        ...
-
-    def ended(self, seq: LlamaSequence, finish: str) -> None:
-        """The end without a further token."""
-        ...
 
 
 class Scheduler:
@@ -60,8 +48,8 @@ class Scheduler:
         batch_tokens: int,
     ) -> None:
         self.sink: Sink
-        self.waiting: deque[LlamaSequence] = deque()
-        self.running: list[LlamaSequence] = []
+        self.waiting: deque[LocalSequence] = deque()
+        self.running: list[LocalSequence] = []
         self._context = context
         self._cache = cache
         self._tuner = tuner
@@ -71,15 +59,15 @@ class Scheduler:
         self._max_parallel = max_parallel
         self.num_preempted = 0
 
-    def step(self, before_decode: Callable[[], None]) -> None:
-        """Advance every running sequence once. ``before_decode`` runs when the batch is ready, so that what the
+    def step(self, before_compute: Callable[[], None]) -> None:
+        """Advance every running sequence once. ``before_compute`` runs when the batch is ready, so that what the
         last step produced is handed over while the model computes."""
         self._reap()
         self._admit()
         if self.running:
             self._cache.park_one(self._running_ids(), spare_latest=False)
         plan = self._plan()
-        before_decode()
+        before_compute()
         if plan:
             self._decode(plan)
 
@@ -118,7 +106,7 @@ class Scheduler:
                 seq.cached_tokens = seq.num_computed
             self.running.append(seq)
 
-    def _is_worth_waiting(self, seq: LlamaSequence, cached: int, limit: int) -> bool:
+    def _is_worth_waiting(self, seq: LocalSequence, cached: int, limit: int) -> bool:
         """Whether a running prefill will soon have put more of this prompt into the cache."""
         if not self._cache.is_shareable:
             return False
@@ -137,7 +125,7 @@ class Scheduler:
     def _running_ids(self) -> list[int]:
         return [seq.seq_id for seq in self.running if seq.seq_id is not None]
 
-    def _plan(self) -> list[tuple[LlamaSequence, int]]:
+    def _plan(self) -> list[tuple[LocalSequence, int]]:
         """Fill the batch. Returns each sequence in it with its number of tokens, in batch order."""
         while True:
             decoding = [seq for seq in self.running if seq.pending == 1]
@@ -158,7 +146,7 @@ class Scheduler:
                 budget -= take
         return plan
 
-    def _add(self, seq: LlamaSequence, count: int) -> tuple[LlamaSequence, int]:
+    def _add(self, seq: LocalSequence, count: int) -> tuple[LocalSequence, int]:
         assert seq.seq_id is not None
         start = seq.num_computed
         self._batch.add_run(
@@ -170,7 +158,7 @@ class Scheduler:
         )
         return seq, count
 
-    def _decode(self, plan: list[tuple[LlamaSequence, int]]) -> None:
+    def _decode(self, plan: list[tuple[LocalSequence, int]]) -> None:
         num_decode = sum(1 for seq, _ in plan if seq.pending == 1)
         num_prefill = self._batch.size - num_decode
         self._context.set_threads(self._tuner.choose())
@@ -188,10 +176,10 @@ class Scheduler:
         self._cache.private += self._batch.size
         self._take_outputs(plan, outputs)
 
-    def _num_outputs(self, plan: list[tuple[LlamaSequence, int]]) -> int:
+    def _num_outputs(self, plan: list[tuple[LocalSequence, int]]) -> int:
         return sum(count if seq.is_scoring else int(count == seq.pending) for seq, count in plan)
 
-    def _take_outputs(self, plan: list[tuple[LlamaSequence, int]], outputs: np.ndarray | None) -> None:
+    def _take_outputs(self, plan: list[tuple[LocalSequence, int]], outputs: np.ndarray | None) -> None:
         row = 0
         for seq, count in plan:
             is_last = count == seq.pending
@@ -201,26 +189,13 @@ class Scheduler:
             start = seq.num_computed
             seq.num_computed += count
             if rows is not None and seq.is_scoring:
-                self._score(seq, start, rows)
+                score_prompt(seq, start, rows)
             if start < len(seq.prompt) and seq.seq_id is not None:
                 self._cache.register(seq.seq_id, seq.tokens, min(seq.num_computed, len(seq.prompt)))
             if is_last and rows is not None:
                 self._sample(seq, rows[-1])
 
-    def _score(self, seq: LlamaSequence, start: int, rows: np.ndarray) -> None:
-        """Log-probabilities of the prompt's tokens: row i is the distribution of the token after start + i."""
-        wanted = seq.params.prompt_logprobs or 0
-        if start == 0:
-            seq.prompt_logprobs = [Token(seq.prompt[0])]
-        for offset, logprobs in enumerate(map(log_softmax, rows)):
-            position = start + offset + 1
-            if position < len(seq.prompt):
-                token = seq.prompt[position]
-                seq.prompt_logprobs.append(
-                    Token(token, logprob=float(logprobs[token]), top=top_logprobs(logprobs, wanted))
-                )
-
-    def _sample(self, seq: LlamaSequence, logits: np.ndarray) -> None:
+    def _sample(self, seq: LocalSequence, logits: np.ndarray) -> None:
         if seq.num_generated >= seq.max_new:
             self._finish(seq, keep=len(seq.tokens))
             self.sink.ended(seq, "length")
@@ -245,14 +220,14 @@ class Scheduler:
             self._finish(seq, keep=len(seq.tokens))
         self.sink.token(seq, token, finish)
 
-    def _finish(self, seq: LlamaSequence, keep: int) -> None:
+    def _finish(self, seq: LocalSequence, keep: int) -> None:
         assert seq.seq_id is not None
         self.running.remove(seq)
         self._cache.finish(seq.seq_id, seq.tokens, seq.num_computed, keep)
         seq.seq_id = None
         seq.sampler.close()
 
-    def _preempt(self, seq: LlamaSequence) -> None:
+    def _preempt(self, seq: LocalSequence) -> None:
         """Take a sequence's cells away; it goes back to the head of the queue and is computed again later."""
         assert seq.seq_id is not None
         log.info("cache full: preempting a sequence of %d tokens", seq.num_computed)

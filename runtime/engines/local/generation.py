@@ -8,7 +8,7 @@ from ...errors import EngineError
 from ..base import Token
 
 
-class LlamaGeneration:
+class LocalGeneration:
     """The tokens of one sequence as they come; see ``engines.base.Generation``. Lives on the event loop's thread."""
 
     def __init__(self, on_cancel: Callable[[int], None]) -> None:

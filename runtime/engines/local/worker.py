@@ -1,4 +1,4 @@
-"""The one thread that owns the llama.cpp context, and its mailbox."""
+"""The one thread that owns a model, and its mailbox."""
 
 import asyncio
 import logging
@@ -9,19 +9,18 @@ from typing import NamedTuple
 
 from ...errors import EngineError
 from ..base import Token
-from .embedder import CHUNK, Embedder
-from .generation import LlamaGeneration
-from .scheduler import Scheduler
-from .sequence import EmbeddingJob, LlamaSequence
-from .threads import FixedThreads, ThreadTuner
+from .generation import LocalGeneration
+from .scheduling import Beside, Scheduler, Tuner
+from .sequence import EmbeddingJob, LocalSequence
 
 log = logging.getLogger(__name__)
 
 
 class _Event(NamedTuple):
-    generation: LlamaGeneration
+    generation: LocalGeneration
     token: Token | None
     finish: str | None
+    error: EngineError | None = None
 
 
 class Worker(threading.Thread):
@@ -29,26 +28,27 @@ class Worker(threading.Thread):
 
     def __init__(
         self,
+        name: str,
         scheduler: Scheduler,
-        embedder: Embedder,
-        tuner: ThreadTuner | FixedThreads,
+        tuner: Tuner,
+        embedder: Beside | None,
         *,
-        on_ended: Callable[[list[LlamaGeneration]], None],
+        on_ended: Callable[[list[LocalGeneration]], None],
         on_exit: Callable[[Exception | None], None],
     ) -> None:
-        super().__init__(name="tapster-llamacpp", daemon=True)
+        super().__init__(name=f"tapster-{name}", daemon=True)
         self._scheduler = scheduler
         self._embedder = embedder
         self._tuner = tuner
         self._on_ended = on_ended
         self._on_exit = on_exit
-        self._inbox: SimpleQueue[list[LlamaSequence] | EmbeddingJob | None] = SimpleQueue()
+        self._inbox: SimpleQueue[list[LocalSequence] | EmbeddingJob | None] = SimpleQueue()
         self._events: list[_Event] = []
         self.loop: asyncio.AbstractEventLoop | None = None
 
     # Called from the event loop's thread.
 
-    def submit(self, work: list[LlamaSequence] | EmbeddingJob) -> None:
+    def submit(self, work: list[LocalSequence] | EmbeddingJob) -> None:
         """Queue sequences, all at once, or an embedding."""
         self._inbox.put(work)
 
@@ -58,15 +58,19 @@ class Worker(threading.Thread):
 
     # Called by the scheduler, on this thread.
 
-    def token(self, seq: LlamaSequence, token: Token, finish: str | None) -> None:
-        """See ``scheduler.Sink``."""
+    def token(self, seq: LocalSequence, token: Token, finish: str | None) -> None:
+        """See ``scheduling.Sink``."""
         self._announce(seq)
         self._events.append(_Event(seq.generation, token, finish))
 
-    def ended(self, seq: LlamaSequence, finish: str) -> None:
-        """See ``scheduler.Sink``."""
+    def ended(self, seq: LocalSequence, finish: str) -> None:
+        """See ``scheduling.Sink``."""
         self._announce(seq)
         self._events.append(_Event(seq.generation, None, finish))
+
+    def failed(self, seq: LocalSequence, reason: str) -> None:
+        """See ``scheduling.Sink``."""
+        self._events.append(_Event(seq.generation, None, None, EngineError(reason)))
 
     def run(self) -> None:
         """The engine's life: until ``stop`` or a failure, which every caller is told of."""
@@ -74,7 +78,8 @@ class Worker(threading.Thread):
         try:
             while self._receive():
                 self._scheduler.step(self._flush)
-                self._embedder.step(self._scheduler.side_budget(CHUNK))
+                if self._embedder:
+                    self._embedder.step()
                 if not self._has_work():
                     self._flush()
         except Exception as failure:
@@ -86,7 +91,7 @@ class Worker(threading.Thread):
 
     def _let_go(self, reason: EngineError) -> None:
         """Tell the embeddings that will never be made and free the samplers, those still in the mailbox too."""
-        jobs = list(self._embedder.jobs)
+        jobs = list(self._embedder.jobs) if self._embedder else []
         sequences = [*self._scheduler.running, *self._scheduler.waiting]
         while not self._inbox.empty():
             work = self._inbox.get()
@@ -100,7 +105,8 @@ class Worker(threading.Thread):
             seq.sampler.close()
 
     def _has_work(self) -> bool:
-        return bool(self._scheduler.running or self._scheduler.waiting or self._embedder.jobs)
+        jobs = self._embedder.jobs if self._embedder else ()
+        return bool(self._scheduler.running or self._scheduler.waiting or jobs)
 
     def _receive(self) -> bool:
         """Take in what has arrived, waiting for it when there is nothing to do. False to stop."""
@@ -120,6 +126,7 @@ class Worker(threading.Thread):
             if work is None:
                 return False
             if isinstance(work, EmbeddingJob):
+                assert self._embedder is not None  # the engine's face refuses it otherwise
                 self._embedder.jobs.append(work)
             else:
                 self._scheduler.waiting.extend(work)
@@ -127,7 +134,7 @@ class Worker(threading.Thread):
                 self._tuner.resume()
                 was_idle = False
 
-    def _announce(self, seq: LlamaSequence) -> None:
+    def _announce(self, seq: LocalSequence) -> None:
         """Before a sequence's first event: what is known of its prompt."""
         generation = seq.generation
         if seq.num_generated <= 1:
@@ -147,9 +154,12 @@ class Worker(threading.Thread):
 
     def _deliver(self, events: list[_Event]) -> None:
         ended = []
-        for generation, token, finish in events:
-            generation.push(token, finish)
-            if finish:
+        for generation, token, finish, error in events:
+            if error:
+                generation.fail(error)
+            else:
+                generation.push(token, finish)
+            if finish or error:
                 ended.append(generation)
         if ended:
             self._on_ended(ended)

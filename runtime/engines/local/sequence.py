@@ -6,12 +6,12 @@ from typing import Any
 
 from ...sampling import SamplingParams
 from ..base import Token
-from .generation import LlamaGeneration
+from .generation import LocalGeneration
 from .sampler import Sampler
 
 
 @dataclass(slots=True, eq=False)
-class LlamaSequence:
+class LocalSequence:
     """One sequence: its prompt, what was generated, and how much of both is in the cache.
 
     ``tokens`` is prompt plus generated. A sequence with one token pending decodes; with more it prefills.
@@ -21,9 +21,10 @@ class LlamaSequence:
     params: SamplingParams
     sampler: Sampler
     max_new: int
-    generation: LlamaGeneration
+    generation: LocalGeneration
     tokens: list[int] = field(init=False)
     seq_id: int | None = None
+    """Where its cache is, by the engine's own numbers; None while it has none."""
     num_computed: int = 0
     cached_tokens: int | None = None
     prompt_logprobs: list[Token] = field(default_factory=list)

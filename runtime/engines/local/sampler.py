@@ -2,7 +2,7 @@
 
 import ctypes
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,7 @@ import numpy as np
 from ...errors import RequestError
 from ...gbnf import checked_grammar
 from ...sampling import MAX_SEED, SamplingParams
-from ..base import Logprob
-from .library import llama
-from .tokenizer import LlamaTokenizer
+from ..llamacpp.library import llama
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
@@ -20,24 +18,35 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 class Sampler:
     """Chooses tokens from rows of logits and remembers what it chose (penalties, grammar, random state).
 
+    It is llama.cpp's on every engine in this process, so a seed, a filter or a penalty means the same everywhere.
+    ``grammar_vocab`` is llama.cpp's vocabulary, without which there are no grammars.
+
     Greedy requests without penalties take the row's maximum; all others go through a chain of llama.cpp's samplers
     in the order bias, penalties, top-k, typical, top-p, min-p, temperature, draw. Penalties count generated tokens.
     A grammar is asked about the chosen token first and about the whole vocabulary only when it says no.
     """
 
-    def __init__(self, params: SamplingParams, tokenizer: LlamaTokenizer, context_length: int) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        *,
+        vocab_size: int,
+        eog_ids: Collection[int],
+        context_length: int,
+        grammar_vocab: Any = None,
+    ) -> None:
         self._lib = lib = llama()
         self._chain = self._grammar = None
-        self._forbidden = sorted(tokenizer.eog_ids) if params.ignore_eog else []
+        self._forbidden = sorted(eog_ids) if params.ignore_eog else []
         has_penalties = params.repeat_penalty != 1 or params.frequency_penalty or params.presence_penalty
         if params.temperature > 0 or params.logit_bias or has_penalties or params.grammar is not None:
             self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
             window = min(params.penalty_last_n, context_length) if has_penalties else 0
-            for stage in self._stages(params, tokenizer, window):
+            for stage in self._stages(params, vocab_size, window):
                 lib.llama_sampler_chain_add(self._chain, stage)
         if params.grammar is not None:
             grammar = checked_grammar(params.grammar).encode()
-            self._grammar = lib.llama_sampler_init_grammar(tokenizer.handle, grammar, b"root")
+            self._grammar = lib.llama_sampler_init_grammar(grammar_vocab, grammar, b"root")
             if not self._grammar:
                 self.close()
                 raise RequestError("grammar is not valid GBNF, or has no rule named root", param="grammar")
@@ -73,8 +82,8 @@ class Sampler:
                 self._lib.llama_sampler_free(sampler)
         self._chain = self._grammar = None
 
-    def _stages(self, params: SamplingParams, tokenizer: LlamaTokenizer, window: int) -> Iterable[Any]:
-        lib, n_vocab = self._lib, tokenizer.vocab_size
+    def _stages(self, params: SamplingParams, n_vocab: int, window: int) -> Iterable[Any]:
+        lib = self._lib
         if params.logit_bias:
             biases = (lib.llama_logit_bias * len(params.logit_bias))(*params.logit_bias.items())
             yield lib.llama_sampler_init_logit_bias(n_vocab, len(biases), biases)
@@ -121,18 +130,3 @@ class Sampler:
     def _array(self, candidates: np.ndarray) -> Any:
         data = candidates.ctypes.data_as(ctypes.POINTER(self._lib.llama_token_data))
         return self._lib.llama_token_data_array(data, len(candidates), -1, False)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Natural log-probabilities of rows of logits, float32 of shape (..., vocab)."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64)).astype(np.float32)
-
-
-def top_logprobs(logprobs: np.ndarray, count: int) -> tuple[Logprob, ...]:
-    """The ``count`` most likely tokens of a row of log-probabilities, most likely first; ties by id."""
-    if not count:
-        return ()
-    best = np.argpartition(logprobs, -count)[-count:] if count < len(logprobs) else np.arange(len(logprobs))
-    ranked = sorted(best.tolist(), key=lambda token: (-logprobs[token], token))
-    return tuple(Logprob(token, float(logprobs[token])) for token in ranked)
