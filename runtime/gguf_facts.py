@@ -13,6 +13,7 @@ from .errors import RequestError
 from .ggml_types import FILE_TYPES
 from .gguf_files import part_names, read_parts
 from .sampling import SamplingParams
+from .tokenizer.ends import ENDS_BY_NAME
 
 Kind = TypeVar("Kind", int, str, bool)
 
@@ -36,6 +37,10 @@ class GGUFFacts:
 
     A value that is absent or of no use is None (or empty); what is of no use leaves a problem behind.
     """
+
+    format = "gguf"
+    ends_elsewhere: frozenset[str] = ENDS_BY_NAME
+    """Tokens at which llama.cpp's programs stop though the model does not declare it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(part_names(path.name)[0])
@@ -142,6 +147,23 @@ class GGUFFacts:
         if token_id is None or self.metadata.count(TOKENS) is None:
             return None
         return str(self.metadata.item(TOKENS, token_id))
+
+    def is_token(self, text: str) -> bool | None:
+        """Whether a token is written so; None where there is no vocabulary."""
+        return text in self.metadata[TOKENS] if self.metadata.count(TOKENS) else None
+
+    def end_ids(self, eos_id: int | None) -> tuple[int, ...]:
+        """The ids of the tokens that are declared to end a text, a turn or a message."""
+        if eos_id is None:
+            self.problems.append("no end-of-sequence token (tokenizer.ggml.eos_token_id): llama.cpp guesses one")
+        found = {"eos": eos_id, "eot": self.token_id("eog_ids", "eot"), "eom": self.token_id("eog_ids", "eom")}
+        ids = {name: token_id for name, token_id in found.items() if token_id is not None}
+        if ids:
+            self.sources["eog_ids"] = "metadata key " + ", ".join(f"tokenizer.ggml.{name}_token_id" for name in ids)
+        return tuple(dict.fromkeys(ids.values()))
+
+    def add_bos(self) -> bool | None:
+        return self.value("add_bos", "tokenizer.ggml.add_bos_token", bool)
 
     def stop_strings(self) -> tuple[str, ...]:
         found = self.metadata.get(STOP_STRINGS, [])

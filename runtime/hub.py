@@ -1,18 +1,19 @@
-"""Fetch a GGUF model or a checkpoint from the Hugging Face Hub, through its own client and cache.
+"""Fetch a model from the Hugging Face Hub, a GGUF file or a folder, through its own client and cache.
 
 The listing's commit is what is downloaded, so that the parts of a model belong together even when somebody
 pushes meanwhile. Without an answer from the Hub the newest copy in the cache serves.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
-from .checkpoint_files import checkpoint_names
+from .checkpoint_files import CONFIG, checkpoint_names, folder_names, small_names
 from .errors import ModelError
 from .gguf_files import model_names, part_names, select_model
+from .model_folder import FORMATS
 
 logger = logging.getLogger(__name__)
 
@@ -21,15 +22,32 @@ PREFERRED_QUANTS = ("Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1", "Q5_K_M", "Q5_K_S", "Q8_
 _TIMEOUT_S = 10
 
 
-def fetch_model(repo: str, quant: str | None, *, progress: bool) -> Path:
-    """The model's (first) file in the cache, downloaded if need be. ModelError says why there is none."""
-    return _fetched(repo, lambda: _download(repo, quant), lambda: _cached(repo, quant), progress)
+def fetch_model(repo: str, quant: str | None, *, progress: bool, formats: Collection[str] = FORMATS) -> Path:
+    """The model in the cache, downloaded if need be: the (first) GGUF file, or the folder of a model of another of the
+    ``formats``, of which nothing is fetched that can run code. ModelError says why there is none."""
+    wanted = _Wanted(repo, quant, formats)
+    return _fetched(repo, lambda: _download(repo, wanted.names), lambda: _cached(wanted), progress)
 
 
 def fetch_checkpoint(repo: str, *, progress: bool) -> Path:
     """The folder of the checkpoint in the cache, downloaded if need be: settings, tokenizer, templates and
     safetensors, and nothing that can run code. ModelError says why there is none."""
-    return _fetched(repo, lambda: _download_checkpoint(repo), lambda: _cached_checkpoint(repo), progress)
+
+    def names(files: Collection[str]) -> list[str]:
+        return checkpoint_names(files, repo)
+
+    return _fetched(repo, lambda: _download(repo, names), lambda: _cached_folder(repo, names), progress)
+
+
+def fetch_small_files(repo: str, *, progress: bool = True) -> Path:
+    """The folder with the settings, the tokenizer and the templates of a model whose weights are elsewhere."""
+
+    def names(files: Collection[str]) -> list[str]:
+        if CONFIG not in files:
+            raise ModelError(f"{repo} has no {CONFIG}, which says what the model is")
+        return [CONFIG, *small_names(files)]
+
+    return _fetched(repo, lambda: _download(repo, names), lambda: _cached_folder(repo, names), progress)
 
 
 def _fetched(repo: str, download: Callable[[], Path], cached: Callable[[], Path], progress: bool) -> Path:
@@ -52,45 +70,60 @@ def _fetched(repo: str, download: Callable[[], Path], cached: Callable[[], Path]
         return path
 
 
-def _download(repo: str, quant: str | None) -> Path:
+class _Wanted(NamedTuple):
+    """Which model of a repository is asked for."""
+
+    repo: str
+    quant: str | None
+    formats: Collection[str]
+
+    def is_gguf(self, models: Collection[str]) -> bool:
+        """Whether one of these GGUF models is meant, or the lack of any is to be said."""
+        folders = set(self.formats) - {"gguf"}
+        return self.quant is not None or not folders or ("gguf" in self.formats and bool(models))
+
+    def select(self, models: Sequence[str]) -> str:
+        return select_model(models, self.repo, self.quant, PREFERRED_QUANTS)
+
+    def names(self, files: Collection[str]) -> list[str]:
+        """The files to fetch, the one first that tells where the model is. ModelError when there is none."""
+        models = model_names(files)
+        if not self.is_gguf(models):
+            return folder_names(files, self.repo, self.formats)
+        name = self.select(models)
+        missing = [part for part in part_names(name) if part not in files]
+        if missing:
+            raise ModelError(f"the model {name} in {self.repo} is incomplete: {missing[0]} is missing")
+        return part_names(name)
+
+
+def _download(repo: str, names: Callable[[Collection[str]], list[str]]) -> Path:
+    """The first of the files that ``names`` chooses; of a folder's files, the folder."""
     from huggingface_hub import HfApi, hf_hub_download
 
     listing = HfApi().model_info(repo, timeout=_TIMEOUT_S)
-    names = [file.rfilename for file in listing.siblings or ()]
-    name = select_model(model_names(names), repo, quant, PREFERRED_QUANTS)
-    missing = [part for part in part_names(name) if part not in names]
-    if missing:
-        raise ModelError(f"the model {name} in {repo} is incomplete: {missing[0]} is missing")
-    paths = [hf_hub_download(repo, part, revision=listing.sha) for part in part_names(name)]
-    return Path(paths[0])
+    chosen = names({file.rfilename for file in listing.siblings or ()})
+    first, *_ = [Path(hf_hub_download(repo, name, revision=listing.sha)) for name in chosen]
+    return first if model_names(chosen) else first.parent
 
 
-def _download_checkpoint(repo: str) -> Path:
-    from huggingface_hub import HfApi, hf_hub_download
-
-    listing = HfApi().model_info(repo, timeout=_TIMEOUT_S)
-    names = checkpoint_names([file.rfilename for file in listing.siblings or ()], repo)
-    config, *_ = [hf_hub_download(repo, name, revision=listing.sha) for name in names]
-    return Path(config).parent
-
-
-def _cached(repo: str, quant: str | None) -> Path:
+def _cached(wanted: _Wanted) -> Path:
     """The model among the complete ones in the cache, the newest copy of each."""
     models: dict[str, Path] = {}
-    for folder, files in _snapshots(repo):
+    for folder, files in _snapshots(wanted.repo):
         for name in model_names(files):
             if files.issuperset(part_names(name)):
                 models.setdefault(name, folder / name)
-    return models[select_model(list(models), repo, quant, PREFERRED_QUANTS)]
+    return models[wanted.select(list(models))] if wanted.is_gguf(models) else _cached_folder(wanted.repo, wanted.names)
 
 
-def _cached_checkpoint(repo: str) -> Path:
-    """The newest complete copy in the cache."""
+def _cached_folder(repo: str, names: Callable[[Collection[str]], list[str]]) -> Path:
+    """The newest copy in the cache that is complete."""
     for folder, files in _snapshots(repo):
         with suppress(ModelError):
-            checkpoint_names(files, repo)
+            names(files)
             return folder
-    raise ModelError(f"{repo} has no complete checkpoint")
+    raise ModelError(f"{repo} has no complete model")
 
 
 def _snapshots(repo: str) -> list[tuple[Path, set[str]]]:

@@ -1,5 +1,8 @@
 """From what a user types to the profile of a model: a file, a folder, a name on the Hub, or the address of a vLLM."""
 
+from .engines.registry import engine_kind
+from .errors import ConfigError
+from .model_folder import FORMATS
 from .profile import ModelProfile, load_profile
 from .resolve import resolve_model
 
@@ -20,4 +23,7 @@ def find_model(
         from .engines.vllm.profile import remote_profile
 
         return remote_profile(spec, chat_template=chat_template, tokenizer=tokenizer)
-    return load_profile(resolve_model(spec, progress=progress), chat_template=chat_template)
+    if tokenizer is not None:
+        raise ConfigError(f"--tokenizer has no effect on {spec}, which has its own: leave it out")
+    formats = engine_kind(engine).formats if engine else FORMATS
+    return load_profile(resolve_model(spec, progress=progress, formats=formats), chat_template=chat_template)

@@ -13,25 +13,16 @@ from .chat.end_of_turn import derive_end_of_turn
 from .chat.markers import reasoning_markers, tool_call_markers
 from .chat.template import ChatTemplate
 from .errors import ConfigError, ModelError, RequestError
-from .gguf_facts import TOKENS, GGUFFacts
+from .facts import Facts, read_facts
 
 Value = TypeVar("Value")
-
-# Tokens at which llama.cpp ends the generation whatever the metadata says (llama-vocab.cpp).
-_ENDS_BY_NAME = frozenset(
-    (
-        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>"),
-        *("<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]"),
-        *("<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "[e~["),
-        "<｜end▁of▁sentence｜>",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProfile:
     """What travels with a model. ``sources`` has per field where it came from, ``problems`` what is wrong.
 
+    ``path`` is the (first) GGUF file, or the folder of another ``format``: "hf", "mlx", "onnx".
     ``context_length`` 0 means not declared. ``eog_ids`` are the declared ends of generation: eos, eot, eom.
     ``end_of_turn`` is text; ``reasoning`` and ``tool_call`` are the markers that open and close such a part.
     ``sampling`` has the defaults that the model carries, by the names of SamplingParams.
@@ -63,23 +54,23 @@ class ModelProfile:
 
 
 def load_profile(path: str | Path, *, chat_template: str | None = None) -> ModelProfile:
-    """The profile of the GGUF model at ``path``, the name of any of its parts.
+    """The profile of the model at ``path``: a GGUF file, any of its parts, or the folder of another format.
 
     ``chat_template``, a built-in name or a .jinja file, replaces all templates of the model. ModelError when
-    the file cannot be read or is damaged, ConfigError when there is no such template.
+    a file cannot be read or is damaged, ConfigError when there is no such template.
     """
-    facts = GGUFFacts(Path(path))
+    facts = read_facts(Path(path))
     architecture = facts.architecture()
     facts.check_vocabulary()
     bos_id, eos_id = facts.token_id("bos_id", "bos"), facts.token_id("eos_id", "eos")
     bos_token, eos_token = facts.token_text(bos_id), facts.token_text(eos_id)
-    eog_ids = _end_of_generation(facts, eos_id)
+    eog_ids = facts.end_ids(eos_id)
     templates = _chat_templates(facts, chat_template, bos_token, eos_token)
     template = templates.get("default")
     return ModelProfile(
         name=facts.name(),
         path=facts.path,
-        format="gguf",
+        format=facts.format,
         architecture=architecture,
         context_length=facts.context_length(architecture),
         parameters=facts.parameters(),
@@ -90,7 +81,7 @@ def load_profile(path: str | Path, *, chat_template: str | None = None) -> Model
         eos_token=eos_token,
         bos_id=bos_id,
         eos_id=eos_id,
-        add_bos=facts.value("add_bos", "tokenizer.ggml.add_bos_token", bool),
+        add_bos=facts.add_bos(),
         eog_ids=eog_ids,
         end_of_turn=_end_of_turn(facts, template, eog_ids),
         stop_strings=facts.stop_strings(),
@@ -103,18 +94,8 @@ def load_profile(path: str | Path, *, chat_template: str | None = None) -> Model
     )
 
 
-def _end_of_generation(facts: GGUFFacts, eos_id: int | None) -> tuple[int, ...]:
-    if eos_id is None:
-        facts.problems.append("no end-of-sequence token (tokenizer.ggml.eos_token_id): llama.cpp guesses one")
-    found = {"eos": eos_id, "eot": facts.token_id("eog_ids", "eot"), "eom": facts.token_id("eog_ids", "eom")}
-    ids = {name: token_id for name, token_id in found.items() if token_id is not None}
-    if ids:
-        facts.sources["eog_ids"] = "metadata key " + ", ".join(f"tokenizer.ggml.{name}_token_id" for name in ids)
-    return tuple(dict.fromkeys(ids.values()))
-
-
 def _chat_templates(
-    facts: GGUFFacts, choice: str | None, bos_token: str | None, eos_token: str | None
+    facts: Facts, choice: str | None, bos_token: str | None, eos_token: str | None
 ) -> dict[str, ChatTemplate]:
     """The chosen template, or else those of the model that are valid Jinja."""
     if choice is not None:
@@ -142,7 +123,7 @@ def _chosen_source(choice: str) -> tuple[str, str]:
         raise ConfigError(f"cannot read the chat template {choice}: {error.strerror}") from error
 
 
-def _end_of_turn(facts: GGUFFacts, template: ChatTemplate | None, eog_ids: tuple[int, ...]) -> str | None:
+def _end_of_turn(facts: Facts, template: ChatTemplate | None, eog_ids: tuple[int, ...]) -> str | None:
     if template is None:
         names = ", ".join(BUILTIN_NAMES)
         facts.problems.append(f"no chat template: choose one with --chat-template ({names} or a file)")
@@ -159,12 +140,12 @@ def _end_of_turn(facts: GGUFFacts, template: ChatTemplate | None, eog_ids: tuple
     return found
 
 
-def _check_others_stop(facts: GGUFFacts, end_of_turn: str, eog_ids: tuple[int, ...]) -> None:
+def _check_others_stop(facts: Facts, end_of_turn: str, eog_ids: tuple[int, ...]) -> None:
     """Whether programs that know only tokens stop at the end of turn too."""
-    if not facts.metadata.count(TOKENS) or end_of_turn in map(facts.token_text, eog_ids):
+    is_token = facts.is_token(end_of_turn)
+    if is_token is None or end_of_turn in map(facts.token_text, eog_ids):
         return
-    is_token = end_of_turn in facts.metadata[TOKENS]
-    if is_token and end_of_turn in _ENDS_BY_NAME:
+    if is_token and end_of_turn in facts.ends_elsewhere:
         return
     what = "a token not declared as end of generation" if is_token else "not a single token"
     facts.problems.append(
@@ -173,7 +154,7 @@ def _check_others_stop(facts: GGUFFacts, end_of_turn: str, eog_ids: tuple[int, .
     )
 
 
-def _derived(facts: GGUFFacts, name: str, value: Value) -> Value:
+def _derived(facts: Facts, name: str, value: Value) -> Value:
     if value is not None:
         facts.sources[name] = "derived from the chat template"
     return value

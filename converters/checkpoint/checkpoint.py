@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import ConversionError
+from ...runtime.model_folder import folder_name
 from .json_file import read_json, read_optional_json
 from .safetensors import CheckpointTensor
 from .shards import read_shards
@@ -31,11 +32,7 @@ class Checkpoint:
     @cached_property
     def name(self) -> str:
         """The folder's name; of one in the Hub's cache the repository's, without its owner."""
-        path = shown_path(self.path)
-        repo = path.parent.parent.name
-        if path.parent.name == "snapshots" and repo.startswith("models--"):
-            return repo.rpartition("--")[2]
-        return path.name or "model"
+        return folder_name(self.path)
 
     @cached_property
     def tokenizer_json(self) -> dict[str, Any] | None:
@@ -54,11 +51,6 @@ class Checkpoint:
         """The model card's front matter: license, language, base_model, tags."""
         path = self.path / "README.md"
         return _front_matter(path) if path.is_file() else {}
-
-
-def shown_path(path: Path) -> Path:
-    """The absolute path; a link keeps its own name, which is the one that the user sees."""
-    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

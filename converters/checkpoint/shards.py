@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ...runtime.checkpoint_files import SINGLE_WEIGHTS, WEIGHTS_INDEX, weight_names
 from ...runtime.errors import ConversionError
+from ...runtime.safetensors_header import shown
 from .json_file import read_json
-from .safetensors import CheckpointTensor, read_safetensors, shown
+from .safetensors import CheckpointTensor, read_safetensors
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _PICKLE_ADVICE = (

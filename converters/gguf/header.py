@@ -16,7 +16,7 @@ import numpy as np
 from ...runtime.errors import ConversionError
 from ...runtime.gguf_header import MAX_DIMS, MAX_TENSOR_NAME_BYTES
 from ...runtime.gguf_metadata import ARRAY, STRING
-from ..checkpoint.safetensors import shown
+from ...runtime.safetensors_header import shown
 from .ggml import TYPE_IDS, row_bytes
 from .plan import Value
 

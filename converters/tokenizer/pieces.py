@@ -6,15 +6,14 @@ saves the import of two libraries.
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...runtime.errors import ConversionError
+from ...runtime.protobuf import fields
 
 UNIGRAM = 1
 _FLOAT = struct.Struct("<f")
-_FIXED_BYTES = {1: 8, 5: 4}
 
 
 @dataclass
@@ -33,7 +32,7 @@ def read_pieces(path: Path) -> Pieces:
     pieces = Pieces()
     try:
         data = path.read_bytes()
-        for number, value in _fields(data):
+        for number, value in fields(data):
             if isinstance(value, int):
                 continue
             if number == 1:
@@ -51,7 +50,7 @@ def read_pieces(path: Path) -> Pieces:
 
 def _add_piece(pieces: Pieces, data: bytes) -> None:
     text, score, kind = b"", 0.0, 1
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 3 and isinstance(value, int):
             kind = value
         elif number == 1 and isinstance(value, bytes):
@@ -64,35 +63,4 @@ def _add_piece(pieces: Pieces, data: bytes) -> None:
 
 
 def _int_field(data: bytes, wanted: int, default: int) -> int:
-    return next((value for number, value in _fields(data) if number == wanted and isinstance(value, int)), default)
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers with their values: a number for a varint, else the bytes."""
-    position, end = 0, len(data)
-    while position < end:
-        tag, position = _varint(data, position)
-        kind = tag & 7
-        if kind == 0:
-            value, position = _varint(data, position)
-            yield tag >> 3, value
-            continue
-        if kind == 2:
-            size, position = _varint(data, position)
-        else:
-            size = _FIXED_BYTES.get(kind, end + 1)
-        if position + size > end:
-            raise ValueError("a field runs past its end")
-        yield tag >> 3, data[position : position + size]
-        position += size
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    byte = data[position]
-    value, shift = byte & 0x7F, 7
-    while byte & 0x80:
-        position += 1
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-    return value, position + 1
+    return next((value for number, value in fields(data) if number == wanted and isinstance(value, int)), default)

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConversionError(f"--threads must be between 1 and {MAX_THREADS}, not {args.threads}")
     if args.chunk_tokens < 16:
         raise ConversionError(f"--chunk-tokens must be at least 16, not {args.chunk_tokens}")
-    path = resolve_model(args.model)
+    path = resolve_model(args.model, formats=("gguf",))
     profile = load_profile(path)
     folder = Path() if args.model == "demo" else path.parent
     out = args.out or folder / f"{base_name(profile.name)}-imatrix.gguf"

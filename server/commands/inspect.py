@@ -2,8 +2,9 @@
 
 ``--json`` prints one object. Its keys are stable: the fields of ModelProfile by their names, and
 
-    files               the model's files, in order
+    files               the model's files of weights, in order
     vocabulary_size     tokens, or null where there is no vocabulary
+    quantization        mode, bits and group_size of most of an MLX or ONNX model; null of others, whose types say it
     bits_per_weight     of all tensors together, or null where there are none
     tensor_types        a list, the largest first: type, tensors, parameters, bytes, bits_per_weight
     template_variables  by chat template: what a request can set for it (tools, enable_thinking …)
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ...runtime.gguf_header import TensorInfo
+    from ...runtime.model_weights import SizedTensor
     from ...runtime.profile import ModelProfile
 
 _TEMPLATE_VARIABLES = (
@@ -58,34 +59,33 @@ def run(args: argparse.Namespace) -> int:
 
 def model_report(path: Path, *, chat_template: str | None = None) -> dict[str, Any]:
     """What ``--json`` prints of the model at ``path``. ModelError, ConfigError."""
-    from ...runtime.gguf_facts import TOKENS
-    from ...runtime.gguf_files import read_parts
+    from ...runtime.model_weights import read_model_weights
     from ...runtime.profile import load_profile
 
     profile = load_profile(path, chat_template=chat_template)
-    headers = read_parts(profile.path)
-    tensors = [tensor for header in headers for tensor in header.tensors]
+    weights = read_model_weights(profile)
     return {
         **asdict(profile),
-        "sources": {**profile.sources, "vocabulary_size": f"metadata key {TOKENS}"},
+        "sources": {**profile.sources, "vocabulary_size": weights.vocabulary_source},
         "path": str(profile.path),
-        "files": [str(header.path) for header in headers],
-        "vocabulary_size": headers[0].metadata.count(TOKENS),
-        "bits_per_weight": _totals(tensors)["bits_per_weight"],
-        "tensor_types": _tensor_types(tensors),
+        "files": [str(file) for file in weights.files],
+        "vocabulary_size": weights.vocabulary_size,
+        "quantization": weights.quantization,
+        "bits_per_weight": _totals(weights.tensors)["bits_per_weight"],
+        "tensor_types": _tensor_types(weights.tensors),
         "template_variables": _template_variables(profile),
     }
 
 
-def _tensor_types(tensors: "Sequence[TensorInfo]") -> list[dict[str, Any]]:
-    by_type: defaultdict[str, list[TensorInfo]] = defaultdict(list)
+def _tensor_types(tensors: "Sequence[SizedTensor]") -> list[dict[str, Any]]:
+    by_type: defaultdict[str, list[SizedTensor]] = defaultdict(list)
     for tensor in tensors:
         by_type[tensor.type].append(tensor)
     rows = [{"type": name, **_totals(found)} for name, found in by_type.items()]
     return sorted(rows, key=lambda row: row["bytes"], reverse=True)
 
 
-def _totals(tensors: "Sequence[TensorInfo]") -> dict[str, Any]:
+def _totals(tensors: "Sequence[SizedTensor]") -> dict[str, Any]:
     parameters = sum(tensor.parameters for tensor in tensors)
     num_bytes = sum(tensor.size_bytes for tensor in tensors)
     bits = round(num_bytes * 8 / parameters, 3) if parameters else None
@@ -130,8 +130,11 @@ def _print(report: dict[str, Any]) -> None:
 
 def _facts(report: dict[str, Any], sources: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """Name, value and source of what is known, as text; what the model does not have is left out."""
-    for field, label in (("architecture", "architecture"), ("file_type", "file type")):
+    for field, label in (("format", "format"), ("architecture", "architecture"), ("file_type", "file type")):
         yield label, report[field], sources.get(field, "")
+    if report["quantization"]:
+        shown = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in report["quantization"].items())
+        yield "quantization", shown, sources.get("quantization", "")
     yield "size", _size(report), sources["parameters"]
     for field, label in (("context_length", "context length"), ("vocabulary_size", "vocabulary")):
         yield label, f"{report[field] or 0:,} tokens", sources.get(field, "")

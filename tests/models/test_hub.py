@@ -21,12 +21,14 @@ CONTENT = bytes(range(256)) * 400
 ASK = """
 import json, sys
 from tapster.runtime.errors import ModelError
-from tapster.runtime.hub import fetch_checkpoint
+from tapster.runtime.hub import fetch_checkpoint, fetch_small_files
 from tapster.runtime.resolve import resolve_model
 def ask(spec):
     try:
         if spec.startswith("checkpoint "):
             return str(fetch_checkpoint(spec.removeprefix("checkpoint "), progress=False))
+        if spec.startswith("small "):
+            return str(fetch_small_files(spec.removeprefix("small "), progress=False))
         return str(resolve_model(spec, progress=sys.argv[1] == "progress"))
     except ModelError as error:
         return f"ModelError: {error}"
@@ -195,7 +197,7 @@ def test_choice_among_quantizations_and_the_cache(client: Client, hub: Hub) -> N
         "org/many": ["README.md", "m-Q8_0.gguf", "m-Q4_K_M.gguf", "m-Q4_0.gguf", "mmproj-F16.gguf"],
         "org/one": ["m.gguf"],
         "org/other": ["m-Q2_K.gguf", "m-Q3_K_S.gguf"],
-        "org/none": ["config.json", "model.safetensors"],
+        "org/none": ["tokenizer.json", "mmproj-F16.gguf.txt"],
     }
     default, chosen, one, several, none, unknown = client.resolve(
         "org/many", "org/many:q8_0", "org/one", "org/other", "org/none", "org/many:Q5_0"
@@ -205,7 +207,7 @@ def test_choice_among_quantizations_and_the_cache(client: Client, hub: Hub) -> N
     assert chosen.endswith("m-Q8_0.gguf")
     assert one.endswith("m.gguf")
     assert several == "ModelError: org/other has several GGUF models: Q2_K, Q3_K_S; name one, as in org/other:Q2_K"
-    assert none == "ModelError: org/none has no GGUF model"
+    assert none == "ModelError: org/none has no model that can be run: it has no config.json"
     assert unknown.startswith("ModelError: org/many has no GGUF model named 'Q5_0', but Q4_0, Q4_K_M, Q8_0; name one")
 
     hub.requests.clear()
@@ -239,8 +241,43 @@ def test_a_checkpoint_is_fetched_without_what_can_run_code(client: Client, hub: 
     assert folder.endswith(f"models--org--parts/snapshots/{COMMIT}")
     assert {path.name for path in Path(single).iterdir()} == {"config.json", "model.safetensors"}
     assert torn == f"ModelError: the checkpoint in org/torn is incomplete: {parts[0]} is missing"
-    assert pickles.startswith("ModelError: org/pickles has no checkpoint to convert: its weights are pickles")
-    assert ggufs == "ModelError: org/ggufs has no checkpoint to convert: it holds GGUF files"
+    assert pickles.startswith("ModelError: org/pickles has no checkpoint: its weights are pickles")
+    assert ggufs == "ModelError: org/ggufs has no checkpoint: it holds GGUF files"
+
+
+def test_without_gguf_the_folder_is_fetched_without_what_can_run_code(client: Client, hub: Hub) -> None:
+    settings = ["config.json", "tokenizer.json", "chat_template.jinja"]
+    others = ["arcee.py", "pytorch_model.bin", "x.pkl", "onnx/model.onnx"]
+    graph = ["genai_config.json", "model.onnx", "model.onnx.data"]
+    hub.repos = {
+        "org/checkpoint": [*settings, "model.safetensors", *others],
+        "org/graph": [*settings, *graph, "model.safetensors", *others],
+        "org/both": [*settings, "model.safetensors", "m-Q4_0.gguf"],
+        "org/deep": ["config.json", "onnx/model.onnx", "onnx/model_q4.onnx"],
+        "org/pickles": ["config.json", "pytorch_model.bin"],
+        "org/quant": [*settings, "model.safetensors"],
+    }
+    checkpoint, onnx, both, deep, pickles, quant = client.resolve(*list(hub.repos)[:-1], "org/quant:Q4_0")
+    assert checkpoint.endswith(f"models--org--checkpoint/snapshots/{COMMIT}")
+    assert {path.name for path in Path(checkpoint).iterdir()} == {*settings, "model.safetensors"}
+    assert {path.name for path in Path(onnx).iterdir()} == {*settings, *graph}
+    assert both.endswith("m-Q4_0.gguf")
+    expected = "its ONNX files lie in folders of it (onnx); put one beside its config.json"
+    assert deep == f"ModelError: org/deep has no model that can be run: {expected}"
+    assert pickles.startswith("ModelError: org/pickles has no model that can be run: its weights are pickles")
+    assert quant == "ModelError: org/quant has no GGUF model"
+    offline = client.resolve("org/checkpoint", "org/graph", "org/both", HF_HUB_OFFLINE="1")
+    assert offline == [checkpoint, onnx, both]
+
+
+def test_the_small_files_are_no_model_of_their_own(client: Client, hub: Hub) -> None:
+    hub.repos = {"org/name": ["config.json", "tokenizer.json", "model.safetensors", "x.py"], "org/none": ["x.gguf"]}
+    small, none = client.resolve("small org/name", "small org/none")
+    assert {path.name for path in Path(small).iterdir()} == {"config.json", "tokenizer.json"}
+    assert none == "ModelError: org/none has no config.json, which says what the model is"
+    again, whole = client.resolve("small org/name", "org/name", HF_HUB_OFFLINE="1")
+    assert again == small
+    assert whole.endswith("and in the cache org/name has no complete model")
 
 
 def test_without_a_network_the_newest_whole_checkpoint_serves(client: Client, hub: Hub) -> None:
@@ -252,7 +289,7 @@ def test_without_a_network_the_newest_whole_checkpoint_serves(client: Client, hu
     Path(new, "model.safetensors").unlink()
     kept, refusal = client.resolve("checkpoint org/name", "checkpoint org/other", HF_HUB_OFFLINE="1")
     assert kept == old
-    assert refusal.endswith("and in the cache org/other has no complete checkpoint")
+    assert refusal.endswith("and in the cache org/other has no complete model")
 
 
 def test_refusals(client: Client, hub: Hub) -> None:
@@ -284,7 +321,7 @@ def test_a_download_that_fails_can_be_tried_again(client: Client, hub: Hub) -> N
     hub.refused_files = 404
     (refusal,) = client.resolve("org/name")
     assert refusal.startswith(f"ModelError: {unfetched('org/name')} (")
-    assert refusal.endswith("and in the cache org/name has no GGUF model")
+    assert refusal.endswith("and in the cache org/name has no complete model")
     hub.refused_files = 0
     (path,) = client.resolve("org/name")
     assert content_of(path) == b"m.gguf" + CONTENT
@@ -305,7 +342,7 @@ def test_without_a_network_the_cached_copy_serves(client: Client, hub: Hub) -> N
     name, unknown = (f"ModelError: {unfetched(repo)} (HF_HUB_OFFLINE is set)" for repo in ("org/name", "org/unknown"))
     assert offline[2].startswith(f"{name}, and in the cache org/name has no GGUF model named 'Q8_0', but Q4_0")
     assert offline[3].startswith(f"{name}, and in the cache org/name has no GGUF model named 'Q6_K', but Q4_0")
-    assert offline[4] == f"{unknown}, and in the cache org/unknown has no GGUF model"
+    assert offline[4] == f"{unknown}, and in the cache org/unknown has no complete model"
     assert client.resolve("org/name") == [new]
 
     hub.shutdown()
@@ -313,12 +350,12 @@ def test_without_a_network_the_cached_copy_serves(client: Client, hub: Hub) -> N
     unreachable = client.resolve("org/name", "org/unknown")
     assert unreachable[0] == new
     assert unreachable[1].startswith(f"ModelError: {unfetched('org/unknown')} (")
-    assert unreachable[1].endswith("and in the cache org/unknown has no GGUF model")
+    assert unreachable[1].endswith("and in the cache org/unknown has no complete model")
 
 
 def test_an_empty_cache_without_a_network(client: Client) -> None:
     (refusal,) = client.resolve("org/name", HF_HUB_OFFLINE="1")
-    assert refusal.endswith("(HF_HUB_OFFLINE is set), and in the cache org/name has no GGUF model")
+    assert refusal.endswith("(HF_HUB_OFFLINE is set), and in the cache org/name has no complete model")
 
 
 def test_the_progress_bar_is_for_terminals_and_can_be_switched_off(client: Client, hub: Hub) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_folders import write_folder, write_mlx, write_onnx_folder
 
 from tapster.runtime.errors import ConfigError, ModelError
 from tapster.runtime.profile import load_profile
@@ -117,6 +118,50 @@ def test_the_demo_model(demo_model: Path, run: Inspect) -> None:
         ("F32", 61),
     ]
     assert report["bits_per_weight"] == 5.744
+
+
+def test_a_checkpoint_folder(tmp_path: Path, run: Inspect, model: Path) -> None:
+    folder = write_folder(tmp_path / "small")
+    report = json.loads(run(folder, "--json"))
+    assert list(report) == list(json.loads(run(model, "--json")))
+    assert (report["format"], report["path"], report["quantization"]) == ("hf", str(folder), None)
+    assert report["files"] == [str(folder / "model.safetensors")]
+    assert report["sources"]["vocabulary_size"] == "tokenizer.json"
+    assert [(row["type"], row["tensors"], row["bits_per_weight"]) for row in report["tensor_types"]] == [
+        ("BF16", 1, 16.0),
+        ("F32", 1, 32.0),
+    ]
+    text = run(folder)
+    assert text.endswith("Nothing is wrong with it.\n")
+    assert any(line.split() == ["format", "hf"] for line in text.splitlines())
+
+
+def test_an_mlx_folder_shows_bits_and_groups(tmp_path: Path, run: Inspect) -> None:
+    report = json.loads(run(write_mlx(tmp_path), "--json"))
+    assert report["quantization"] == {"mode": "affine", "bits": 4, "group_size": 32}
+    rows = [(row["type"], row["parameters"], row["bits_per_weight"]) for row in report["tensor_types"]]
+    assert rows == [("4bit-g32", 20480, 5.0), ("8bit-g64", 4096, 8.5), ("BF16", 64, 16.0)]
+    assert "quantization" in (text := run(tmp_path))
+    assert "mode affine, bits 4, group size 32" in text
+
+
+def test_an_onnx_folder_shows_its_external_data(tmp_path: Path, run: Inspect) -> None:
+    pytest.importorskip("onnx", reason="the onnx package writes the graph")
+    report = json.loads(run(write_onnx_folder(tmp_path), "--json"))
+    assert report["files"] == [str(tmp_path / name) for name in ("model.onnx", "model.onnx.data")]
+    assert report["quantization"] == {"mode": "int", "bits": 4, "group_size": 32}
+    assert [(row["type"], row["parameters"], row["bytes"]) for row in report["tensor_types"]] == [
+        ("fp16", 4800, 9600),
+        ("fp32", 16, 64 + 512),
+        ("int4-g32", 512, 256 + 64),
+    ]
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path, run: Inspect) -> None:
+    folder = write_folder(tmp_path, tokenizer__json=None)
+    report = json.loads(run(folder, "--json"))
+    assert (report["vocabulary_size"], report["add_bos"], report["bos_id"]) == (None, None, None)
+    assert "no tokenizer" in run(folder)
 
 
 def test_errors_are_left_to_the_command_line(tmp_path: Path, model: Path, run: Inspect) -> None:

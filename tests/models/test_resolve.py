@@ -8,6 +8,7 @@ import pytest
 
 from tapster.runtime import resolve
 from tapster.runtime.errors import ModelError
+from tapster.runtime.model_folder import FORMATS
 from tapster.runtime.resolve import resolve_model
 
 
@@ -85,11 +86,45 @@ def test_a_folder_with_several_models(folder: Path) -> None:
 
 def test_folders_without_a_model(folder: Path) -> None:
     touch(folder / "empty")
-    touch(folder / "checkpoint", "config.json", "model-00001-of-00002.safetensors")
     touch(folder / "vision", "mmproj.gguf")
-    assert refusal("empty") == "empty has no GGUF model"
-    assert refusal("vision") == "vision has no GGUF model"
-    assert refusal("checkpoint").startswith("checkpoint is a Hugging Face checkpoint, and only GGUF can be run")
+    touch(folder / "pickles", "config.json", "pytorch_model.bin")
+    touch(folder / "deep" / "onnx", "model.onnx")
+    assert refusal("empty") == "empty has no model: it has no config.json"
+    assert refusal("vision") == "vision has no model: it holds GGUF files"
+    assert refusal("pickles").startswith("pickles has no model: its weights are pickles, which can run any code")
+    assert refusal("deep:Q4_0") == "deep has no GGUF model"
+
+
+def test_a_folder_of_another_format(folder: Path) -> None:
+    touch(folder / "checkpoint", "config.json", "model-00001-of-00002.safetensors")
+    touch(folder / "graph", "genai_config.json", "model.onnx")
+    assert resolve_model("checkpoint") == Path("checkpoint")
+    assert resolve_model("graph/") == Path("graph")
+    assert resolve_model("graph/model.onnx") == Path("graph")
+    assert resolve_model("checkpoint/model-00001-of-00002.safetensors") == Path("checkpoint")
+
+
+def test_of_several_models_in_a_folder_gguf_wins_unless_told_otherwise(folder: Path) -> None:
+    touch(folder / "both", "config.json", "model.safetensors", "m-Q4_0.gguf")
+    assert resolve_model("both") == Path("both/m-Q4_0.gguf")
+    assert resolve_model("both", formats=("hf",)) == Path("both")
+    assert resolve_model("both", formats=("onnx", "hf")) == Path("both")
+    assert resolve_model("both/model.safetensors") == Path("both")
+    with pytest.raises(ModelError, match="both has a model in the format gguf and hf, and onnx is needed here"):
+        resolve_model("both", formats=("onnx",))
+    touch(folder / "one", "m-Q4_0.gguf")
+    with pytest.raises(ModelError, match="one has a model in the format gguf, and mlx or hf is needed here"):
+        resolve_model("one", formats=("mlx", "hf"))
+
+
+def test_demo_is_a_gguf(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"the demo model is a GGUF file: make a checkpoint of it"):
+        resolve_model("demo", formats=("hf",))
+
+
+@pytest.mark.parametrize("spec", ["vllm://127.0.0.1:8000", "http://127.0.0.1:8000/v1", "file:///x.gguf"])
+def test_an_address_is_no_model(spec: str, folder: Path) -> None:
+    assert refusal(spec).startswith(f"{spec} is an address, and the model's files are needed here: give a .gguf file")
 
 
 def test_a_misspelt_path(folder: Path) -> None:
@@ -144,4 +179,4 @@ def test_what_is_asked_of_the_hub(
 
     monkeypatch.setattr(resolve, "fetch_model", fetch)
     assert resolve_model(spec, progress=False) == Path("there")
-    assert asked == [(repo, quant, {"progress": False})]
+    assert asked == [(repo, quant, {"progress": False, "formats": FORMATS})]
