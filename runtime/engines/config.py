@@ -25,6 +25,8 @@ class EngineConfig:
         "batch_tokens": 32,
     }
 
+    MOST_PARALLEL: ClassVar[int] = 64
+
     context: int | None = None
     threads: int | None = None
     max_parallel: int = 16
@@ -38,8 +40,8 @@ class EngineConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
             if value is not None and value >= 2**31:
                 raise ConfigError(f"--{name.replace('_', '-')} must be less than {2**31}, not {value}")
-        if self.max_parallel > 64:
-            raise ConfigError(f"--max-parallel must be at most 64, not {self.max_parallel}")
+        if self.max_parallel > self.MOST_PARALLEL:
+            raise ConfigError(f"--max-parallel must be at most {self.MOST_PARALLEL}, not {self.max_parallel}")
         if self.batch_tokens < self.max_parallel:
             raise ConfigError(
                 f"--batch-tokens must be at least --max-parallel ({self.max_parallel}), not {self.batch_tokens}"

@@ -37,15 +37,20 @@ class EngineKind:
         known = {field.name for field in fields(config)}
         for name in given:
             if name not in known:
-                raise ConfigError(f"--{name.replace('_', '-')} has no effect on the {self.name} engine: leave it out")
+                shown = "what follows --" if name == "arguments" else f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{shown} has no effect on the {self.name} engine: leave it out")
         return config(**given)
 
-    def open(self, profile: "ModelProfile", config: "EngineConfig | None") -> "Engine":
-        """Load a model (blocking). ModelError, also where something is not installed."""
+    def require_installed(self) -> None:
+        """ModelError when something that it needs is not there."""
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         if missing:
             install = f"pip install 'tapster[{self.extra}]'"
             raise ModelError(f"the {self.name} engine needs {missing[0]}, which is not installed: {install}")
+
+    def open(self, profile: "ModelProfile", config: "EngineConfig | None") -> "Engine":
+        """Load a model (blocking). ModelError, also where something is not installed."""
+        self.require_installed()
         engine = getattr(importlib.import_module(f".{self.room}.engine", __package__), self.engine)
         return engine(profile, config)
 

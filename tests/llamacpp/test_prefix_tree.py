@@ -3,7 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tapster.runtime.engines.llamacpp.prefix_tree import Duplicate, PrefixTree, common_prefix
+from tapster.runtime.engines.llamacpp.prefix_tree import Duplicate, PrefixTree
+from tapster.runtime.engines.local.prefix import common_prefix
 
 IDS = st.lists(st.integers(0, 2), max_size=12)
 

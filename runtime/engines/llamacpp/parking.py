@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .prefix_tree import common_prefix
+from ..local.prefix import common_prefix
 
 
 @dataclass(slots=True, eq=False)

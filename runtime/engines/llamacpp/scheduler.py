@@ -12,16 +12,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..base import Token
-from ..local.logprobs import log_softmax, score_prompt, top_logprobs
+from ..local.choice import append, next_token
+from ..local.logprobs import score_prompt
 from ..local.pacing import Pacer
+from ..local.prefix import common_prefix
 from ..local.scheduling import Sink
 from ..local.sequence import LocalSequence
 from ..local.threads import FixedThreads, ThreadTuner
 from .cache import CellCache
 from .context import NO_CELLS, Batch, LlamaContext
 from .library import last_error
-from .prefix_tree import common_prefix
 
 log = logging.getLogger(__name__)
 
@@ -200,22 +200,12 @@ class Scheduler:
             self._finish(seq, keep=len(seq.tokens))
             self.sink.ended(seq, "length")
             return
-        wanted = seq.params.top_logprobs
-        logprobs = log_softmax(logits) if wanted is not None else None
-        token_id = seq.sampler.sample(logits)
-        if token_id is None:
+        token = next_token(seq, logits, self._eog_ids)
+        if token is None:
             self._finish(seq, keep=len(seq.tokens))
             self.sink.ended(seq, "eog")
             return
-        is_eog = token_id in self._eog_ids
-        token = Token(
-            token_id,
-            is_eog,
-            float(logprobs[token_id]) if logprobs is not None else None,
-            top_logprobs(logprobs, wanted or 0) if logprobs is not None else None,
-        )
-        seq.tokens.append(token_id)
-        finish = "eog" if is_eog else "length" if seq.num_generated >= seq.max_new else None
+        finish = append(seq, token)
         if finish:
             self._finish(seq, keep=len(seq.tokens))
         self.sink.token(seq, token, finish)

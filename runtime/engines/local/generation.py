@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from ...errors import EngineError
+from ...errors import TapsterError
 from ..base import Token
 
 
@@ -18,7 +18,7 @@ class LocalGeneration:
         self.num_delivered = 0
         self._on_cancel = on_cancel
         self._tokens: deque[Token] = deque()
-        self._error: EngineError | None = None
+        self._error: TapsterError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> AsyncIterator[Token]:
@@ -44,7 +44,7 @@ class LocalGeneration:
         self._on_cancel(self.num_delivered if keep_tokens is None else keep_tokens)
         self._wake()
 
-    def abort(self, error: EngineError) -> None:
+    def abort(self, error: TapsterError) -> None:
         """End with an error, and free the sequence."""
         if not self.finish_reason and not self._error:
             self._error = error
@@ -67,7 +67,7 @@ class LocalGeneration:
         self.finish_reason = finish
         self._wake()
 
-    def fail(self, error: EngineError) -> None:
+    def fail(self, error: TapsterError) -> None:
         """The engine is gone."""
         if not self.finish_reason:
             self._error = error

@@ -1,0 +1,1 @@
+"""The transformers engine: PyTorch computes any architecture that transformers knows. The reference for the others."""
