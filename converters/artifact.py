@@ -28,12 +28,20 @@ class Artifact:
         """What its proof found wrong."""
         return self.proof.failures if self.proof else []
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the file, or of all files in the folder."""
+        if not self.path.is_dir():
+            return self.path.stat().st_size
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
     def to_json(self) -> dict[str, Any]:
         """What ``--json`` prints of it."""
         return {
             "path": str(self.path),
             "format": self.target.format,
             "type": self.target.type,
+            "bytes": self.num_bytes,
             "seconds": round(self.seconds, 2),
             "fallbacks": self.fallbacks,
             "clamped": self.clamped,

@@ -8,8 +8,11 @@ from typing import Any
 from ..runtime.profile import load_profile
 from .artifact import Artifact
 from .checkpoint.checkpoint import Checkpoint
+from .folder_formats import require_installed
+from .folders import make_folders
 from .huggingface.convert import to_huggingface
 from .ladder import make_ggufs, require_all_passed
+from .material import plan_checkpoint
 from .options import ConvertOptions
 from .outputs import plan_outputs, refuse_existing_files, refuse_own_source, sidecar_paths
 from .progress import Progress, Silent
@@ -17,6 +20,7 @@ from .publish.entries import recommended
 from .publish.publish import entry_of, publish, require_publishable
 from .publish.sidecars import sidecars, write_sidecars
 from .source import GGUFSource, open_source
+from .targets import FOLDER_FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +55,21 @@ def convert(
     progress, made = progress or Silent(), made or Conversion()
     if options.publish:
         require_publishable()
+    folder_targets = [target for target in options.targets if target.format in FOLDER_FORMATS]
+    require_installed(folder_targets, verify=options.verify)
     source, folder = open_source(spec, options)
     outputs = plan_outputs(source.name, folder, options)
     refuse_own_source(source.path, outputs)
     refuse_existing_files(sidecar_paths(outputs, options), options)
+    if isinstance(source, Checkpoint) and any(target.format == "gguf" for target in options.targets) and folder_targets:
+        plan_checkpoint(source)  # not after the folders have been made
     for output in outputs:
         if output.target.format == "hf":
             assert isinstance(source, GGUFSource)  # open_source sees to it
             made.artifacts.append(to_huggingface(source.path, output, options, progress))
+    folders = [output for output in outputs if output.target.format in FOLDER_FORMATS]
+    if folders:
+        made.artifacts.extend(make_folders(source, folders, options, progress, tell))
     ggufs = [output for output in outputs if output.target.format == "gguf"]
     if ggufs:
         made.artifacts.extend(make_ggufs(source, ggufs, options, progress, tell))

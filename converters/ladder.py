@@ -25,7 +25,7 @@ from .proof.figures import Divergence
 from .proof.proof import Proof, proof_path, prove, unverified
 from .proof.texts import chat_texts, read_conversations, text_source
 from .source import GGUFSource
-from .workspace import deliver, require_space, workspace
+from .workspace import deliver, forget, require_space, workspace
 
 COMPARED_AT_ONCE = 4
 """Artifacts that share one computation of the reference at most: each is loaded meanwhile, beside the reference."""
@@ -202,7 +202,7 @@ class _Ladder:
         proof.write(proof_path(target))
         deliver(made.path, target, replace=self._options.force or bool(proof.failures))
         if not proof.failures:
-            _forget(rejected)
+            forget(rejected, proof_path(rejected))
         if self._reference == made.path:
             if proof.failures:
                 proof.require_passed()
@@ -259,12 +259,6 @@ def _recipe(options: ConvertOptions, made: _Made) -> dict[str, Any]:
 def _identified(imatrix: Path) -> dict[str, str]:
     with imatrix.open("rb") as file:
         return {"file": imatrix.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _forget(rejected: Path) -> None:
-    """Remove what an earlier run rejected, now that this one has made it well."""
-    rejected.unlink(missing_ok=True)
-    proof_path(rejected).unlink(missing_ok=True)
 
 
 def _of_report(one: Written) -> tuple[float, dict[str, str], dict[str, int]]:

@@ -63,8 +63,7 @@ def from_checkpoint(
     checkpoint: Checkpoint, outputs: Sequence[Output], options: ConvertOptions, place: Path, progress: Progress
 ) -> tuple[Material, list[Written]]:
     """Write the direct types, and the reference if another one needs it, in one read of the checkpoint."""
-    vocabulary = read_vocabulary(checkpoint, embedding_rows(checkpoint))
-    plan = plan_model(checkpoint, vocabulary)
+    plan = plan_checkpoint(checkpoint)
     report = _checked_tokenizer(checkpoint, plan, place, progress) if options.verify else None
     direct = [output for output in outputs if is_direct(output, options)]
     files = [(place / output.path.name, output.target.type) for output in direct]
@@ -82,6 +81,21 @@ def from_checkpoint(
         checkpoint_source(checkpoint, plan), reference[0] if reference else None, parameters, report, notes
     )
     return found, written
+
+
+def plan_checkpoint(checkpoint: Checkpoint) -> ModelPlan:
+    """The file that a checkpoint becomes. ConversionError where the format cannot hold it."""
+    return plan_model(checkpoint, read_vocabulary(checkpoint, embedding_rows(checkpoint)))
+
+
+def write_reference(checkpoint: Checkpoint, place: Path, progress: Progress) -> Path:
+    """The checkpoint as a GGUF file that loses nothing. ConversionError where the format cannot hold it."""
+    plan = plan_checkpoint(checkpoint)
+    path, kind = _reference(checkpoint, [], place)
+    num_bytes = sum(source.num_bytes for tensor in plan.tensors for source in tensor.sources)
+    with progress.stage("Writing the reference", num_bytes, "bytes") as advance:
+        write_gguf(path, plan, kind, advance=advance)
+    return path
 
 
 def _checked_tokenizer(checkpoint: Checkpoint, plan: ModelPlan, place: Path, progress: Progress) -> TokenizerReport:

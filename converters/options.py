@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ..runtime.errors import ConversionError
 from .gguf.types import tensor_type
-from .targets import Target
+from .mlx.options import MlxOptions
+from .onnx.options import OnnxOptions
+from .targets import FOLDER_FORMATS, Target
 
 AUTO, NONE = "auto", "none"
 MAX_THREADS = 512
@@ -19,6 +21,7 @@ class ConvertOptions:
     """``out`` is a file or a folder. ``imatrix`` is a file, "auto" to collect one, "none", or None: then one is
     collected only for types that cannot be made without it. ``tensor_types`` are (regular expression, type) pairs.
 
+    ``group_size`` is how many weights of an MLX or ONNX folder share a scale, ``int4_method`` how int4's are found.
     ``stops`` are stop strings to add to the model's own, ``chat_template`` a built-in name or a file that replaces the
     model's. ``publish`` also makes the model card, the chart and speeds. ConversionError for what contradicts itself.
     """
@@ -37,6 +40,8 @@ class ConvertOptions:
     tensor_types: tuple[tuple[str, str], ...] = ()
     output_type: str | None = None
     embedding_type: str | None = None
+    group_size: int | None = None
+    int4_method: str | None = None
     chat_template: str | None = None
     stops: tuple[str, ...] = ()
     threads: int | None = None
@@ -70,6 +75,13 @@ class ConvertOptions:
         }
         return {name: value for name, value in values.items() if value not in (None, ())}
 
+    def folder_options(self, target: Target) -> MlxOptions | OnnxOptions:
+        """What the writer of an MLX or ONNX folder is told. ConversionError for what does not exist."""
+        if target.format == "mlx":
+            return MlxOptions(target.type, self.group_size)
+        method = self.int4_method if target.type == "int4" else None
+        return OnnxOptions(type=target.type, group_size=self.group_size, method=method, clamp=self.clamp)
+
     def _refuse_what_has_no_effect(self) -> None:
         if self.proof_text and not self.verify:
             raise ConversionError("--proof-text has no effect with --no-verify")
@@ -79,9 +91,18 @@ class ConvertOptions:
             raise ConversionError("--repo has no effect without --publish")
         if self.repo and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo, re.ASCII):
             raise ConversionError(f"--repo {self.repo} is no USER/REPO")
-        if any(target.format == "gguf" for target in self.targets):
-            return
-        refuse_without_effect([*(["--publish"] if self.publish else []), *self.quantizing], self.targets)
+        formats = {target.format for target in self.targets}
+        if self.group_size is not None and not formats & {*FOLDER_FORMATS}:
+            refuse_without_effect(["--group-size"], self.targets)
+        if self.int4_method is not None and not any(str(target) == "onnx:int4" for target in self.targets):
+            refuse_without_effect(["--int4-method"], self.targets)
+        if self.clamp and formats == {"mlx"}:
+            refuse_without_effect(["--clamp"], self.targets)
+        for target in self.targets:
+            if target.format in FOLDER_FORMATS:
+                self.folder_options(target)
+        if "gguf" not in formats:
+            refuse_without_effect([*(["--publish"] if self.publish else []), *self.quantizing], self.targets)
 
     def _check_types(self) -> None:
         """Before hours of work, not after."""

@@ -15,7 +15,8 @@ SIDECAR_NAMES = ("Modelfile", "params", "preset.ini", "model.yaml")
 _TYPE_SUFFIX = re.compile(rf"[-._](?:{'|'.join(member.name for member in LADDER)})$", re.IGNORECASE)
 _CHECKPOINT_FILE = re.compile(
     r"model.*\.safetensors|model\.safetensors\.index\.json|(generation_)?config\.json|tokenizer.*|"
-    r"special_tokens_map\.json|chat_template\.jinja|additional_chat_templates"
+    r"special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|chat_template\.jinja|"
+    r"additional_chat_templates|model\.onnx(\.data)?|genai_config\.json|arcee\.py"
 )
 
 
@@ -29,7 +30,10 @@ class Output:
     @property
     def proof(self) -> Path | None:
         """Where its proof lies."""
-        return self.path.with_suffix(".proof.json") if self.target.format == "gguf" else None
+        if self.target.format == "hf":
+            return None
+        name = self.path.stem if self.target.format == "gguf" else self.path.name
+        return self.path.with_name(f"{name}.proof.json")
 
 
 def plan_outputs(name: str, folder: Path, options: ConvertOptions) -> list[Output]:
@@ -43,7 +47,7 @@ def plan_outputs(name: str, folder: Path, options: ConvertOptions) -> list[Outpu
         outputs = [Output(options.targets[0], out)]
     else:
         _refuse_file(out, options)
-        outputs = [Output(target, (out or folder) / _file_name(name, target)) for target in options.targets]
+        outputs = [Output(target, (out or folder) / _file_name(name, target, options)) for target in options.targets]
     for index, output in enumerate(outputs):
         if any(output.path == earlier.path for earlier in outputs[:index]):
             raise ConversionError(f"two targets would be called {output.path}: make them one after the other")
@@ -67,13 +71,20 @@ def _is_artifact(out: Path, options: ConvertOptions) -> bool:
     """Whether ``out`` is the artifact's own name; else it is the folder that it goes into."""
     if options.publish:
         return False
-    if options.targets[0].format == "hf":
+    if options.targets[0].format != "gguf":
+        if out.suffix.lower() == ".gguf" and not out.is_dir():
+            raise ConversionError(f"--out {out} names a GGUF file, and {options.targets[0]} is a folder")
         return not out.is_dir() or (out / "config.json").is_file()
     return out.suffix.lower() == ".gguf" and not out.is_dir()
 
 
-def _file_name(name: str, target: Target) -> str:
-    return name if target.format == "hf" else f"{name}-{target.type}.gguf"
+def _file_name(name: str, target: Target, options: ConvertOptions) -> str:
+    if target.format == "hf":
+        return name
+    if target.format == "gguf":
+        return f"{name}-{target.type}.gguf"
+    groups = f"-g{options.group_size}" if options.group_size else ""
+    return f"{name}-{target.format}-{target.type}{groups}"
 
 
 def _refuse_file(out: Path | None, options: ConvertOptions) -> None:
@@ -95,6 +106,8 @@ def _refuse_existing(output: Output, options: ConvertOptions) -> None:
             raise ConversionError(f"{path} is there already: give --force to replace it, or another place with --out")
         if path.is_dir():
             _refuse_foreign(path)
+        elif path == output.path and output.target.format != "gguf":
+            raise ConversionError(f"{path} is not replaced, because it is a file and no folder: choose another --out")
 
 
 def _refuse_foreign(folder: Path) -> None:

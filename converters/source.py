@@ -6,9 +6,10 @@ from pathlib import Path
 from ..runtime.chat.builtin import BUILTIN_NAMES, builtin_source
 from ..runtime.errors import ConversionError, ModelError
 from ..runtime.hub import fetch_checkpoint
+from ..runtime.model_folder import shown_path
 from ..runtime.resolve import require_hub_name, resolve_model
-from .checkpoint.checkpoint import Checkpoint, open_checkpoint, shown_path
-from .gguf.reader import GGUFTensors
+from .checkpoint.checkpoint import Checkpoint, open_checkpoint
+from .gguf.reader import GGUFTensor, GGUFTensors
 from .options import ConvertOptions
 from .outputs import base_name
 
@@ -25,14 +26,21 @@ class GGUFSource:
     def name(self) -> str:
         return base_name(self.path.name.removesuffix(".gguf"))
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether a tensor of it is."""
+        return self._quantized() is not None
+
     def require_unquantized(self) -> None:
         """ConversionError for a quantized file: to quantize it again would lose twice."""
-        tensor = next((one for one in GGUFTensors(self.path).values() if one.type not in _SIXTEEN_BITS), None)
-        if tensor is not None:
+        if (tensor := self._quantized()) is not None:
             raise ConversionError(
                 f"{self.path} is quantized already (the tensor {tensor.name} is {tensor.type}): give the checkpoint or "
                 f"a 16-bit GGUF file; `--to hf` makes a checkpoint of it, with what was lost still lost"
             )
+
+    def _quantized(self) -> GGUFTensor | None:
+        return next((one for one in GGUFTensors(self.path).values() if one.type not in _SIXTEEN_BITS), None)
 
 
 def open_source(spec: str, options: ConvertOptions, *, progress: bool = True) -> tuple[Checkpoint | GGUFSource, Path]:
@@ -45,7 +53,7 @@ def open_source(spec: str, options: ConvertOptions, *, progress: bool = True) ->
         return _adapted(open_checkpoint(path), options), shown_path(path).parent
     if spec == "demo" or path.exists() or Path(spec.rpartition(":")[0] or path).is_dir():
         _refuse_overrides(spec, options)
-        found = GGUFSource(resolve_model(spec))
+        found = GGUFSource(resolve_model(spec, formats=("gguf",)))
         if any(target.format == "gguf" for target in options.targets):
             found.require_unquantized()
         return found, Path() if spec == "demo" else found.path.parent

@@ -62,6 +62,15 @@ def deliver(made: Path, target: Path, *, replace: bool) -> None:
     made.replace(target)
 
 
+def forget(*paths: Path) -> None:
+    """Remove what an earlier run rejected, now that this one has made it well."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def require_space(folder: Path, num_bytes: int, what: str) -> None:
     """ConversionError when the disk under ``folder`` has less than ``num_bytes`` free."""
     free = shutil.disk_usage(folder).free

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ...runtime.engines.llamacpp.library import llama, load_model
-from ...runtime.engines.local.threads import FixedThreads, ThreadTuner, default_threads
 from ...runtime.engines.llamacpp.tokenizer import LlamaTokenizer
+from ...runtime.engines.local.threads import FixedThreads, ThreadTuner, default_threads
 from ...runtime.errors import ConversionError, ModelError
 from ...runtime.gguf_files import existing_parts
 from .file import Entry, Imatrix, read_imatrix, write_imatrix

@@ -4,18 +4,20 @@ proof_version   1
 verified        false when the checks were skipped; then there are only ``artifact``, ``source``, ``versions``, ``date``
 passed          whether every check passed
 failures        what did not, a sentence each
-artifact        name, bytes, sha256 (null if not verified), type, architecture, parameters, bits_per_weight; fallbacks:
-                the type that a tensor has whose rows are no whole blocks of its own
+artifact        name, bytes, sha256 (of a folder one for each file of weights; null if not verified), type,
+                architecture, parameters, bits_per_weight; fallbacks: the type that a tensor has whose rows are no whole
+                blocks of its own
 source          name; SHA-256 of the small files of a checkpoint, ``revision`` in the Hub's cache; per file of weights
                 its bytes and, up to 4 GB in all, its SHA-256: ``weights`` says which of the two
 recipe          what the user chose, as far as it was told: imatrix (file, sha256), tensor_types, output_type,
                 embedding_type, clamp, stops, chat_template, threads
-versions        tapster, llama_cpp_python (which brings its own llama.cpp); what is not installed is left out
+versions        tapster, llama_cpp_python (which brings its own llama.cpp), of a folder also mlx and mlx_lm, or
+                onnxruntime and onnx_ir; what is not installed is left out
 date            UTC
 checks          each with ``passed``
   tensors         count, parameters, exact, types: per type the worst relative RMSE and its bound. ``clamped``: how
                   many values of a tensor were beyond float16 and compared with the largest that it holds
-  tokenizer       texts, tokens: tokenized alike by the source's tokenizer and by llama.cpp
+  tokenizer       texts, tokens: tokenized alike by the source's tokenizer and by the artifact's
   template        templates, rendered, refused
   stops           strings, eog_ids, cases, merged
   divergence      nats; overall, short, long: mean with its interval (null for few positions), quantiles, top1,
@@ -35,19 +37,21 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import ConversionError, ProofError
-from ...runtime.profile import ModelProfile, load_profile
-from ..gguf.reader import GGUFTensor, GGUFTensors
+from ...runtime.profile import ModelProfile
+from ..gguf.reader import GGUFTensors
 from ..progress import Progress
 from ..tokenizer.check import TokenizerReport
 from .bounds import EXACT, divergence_bound
 from .figures import Divergence, shown
 from .source import ProofSource
 from .stops import StopReport, check_stops
+from .subject import Subject, gguf_subject
 from .template import check_templates
 from .tensors import TensorReport, check_tensors
-from .vocabulary import open_vocabulary
+from .vocabulary import tokenizer_of
 
 VERSION = 1
+Digest = str | dict[str, str]
 _TOKENIZER = "tokenizer.ggml."
 
 
@@ -90,7 +94,7 @@ def proof_path(artifact: Path) -> Path:
 
 def prove(
     source: ProofSource,
-    artifact: Path,
+    artifact: Path | Subject,
     *,
     tokenizer: TokenizerReport | None = None,
     divergence: Divergence | None = None,
@@ -107,60 +111,63 @@ def prove(
     ``fallbacks`` are recorded; the tensors in ``clamped`` are compared with what float16 can hold of the source, and
     how many values that concerns is recorded. ModelError when the artifact cannot be read at all.
     """
-    profile, tensors = load_profile(artifact), GGUFTensors(artifact)
+    subject = artifact if isinstance(artifact, Subject) else gguf_subject(artifact)
+    profile = subject.profile
     with ThreadPoolExecutor(2) as pool:
-        digest = pool.submit(_sha256, artifact)
+        digest = pool.submit(_digests, subject)
         identity = pool.submit(source.identify)
-        tensor_report = check_tensors(source.tensors, tensors, progress, clamped)
+        tensor_report = check_tensors(source.tensors, subject.tensors, progress, clamped)
         template_report = check_templates(source.chat_templates, source.bos_token, source.eos_token, profile)
-        stop_report = _stops(source, artifact, profile)
+        stop_report = _stops(source, profile)
         checks = {
             "tensors": tensor_report.to_json(),
-            "tokenizer": _tokenizer(source, tokenizer, tensors.metadata),
+            "tokenizer": _tokenizer(source, tokenizer, subject),
             "template": template_report.to_json(),
             "stops": stop_report.to_json(),
             "divergence": _divergence(tensor_report, divergence, no_divergence),
         }
         failures = [*tensor_report.problems, *template_report.problems, *stop_report.problems]
         failures += [check.pop("problem") for check in checks.values() if "problem" in check]
-        facts = _facts(artifact, profile, tensors, digest.result(), fallbacks)
-        facts |= _origin(source, identity.result(), recipe)
+        facts = _facts(subject, digest.result(), fallbacks)
+        facts |= _origin(source, subject, identity.result(), recipe)
     verdict = {"proof_version": VERSION, "verified": True, "passed": not failures, "failures": failures}
-    return Proof(artifact, {**verdict, **facts, "checks": checks})
+    return Proof(subject.path, {**verdict, **facts, "checks": checks})
 
 
 def unverified(
     source: ProofSource,
-    artifact: Path,
+    artifact: Path | Subject,
     *,
     recipe: Mapping[str, Any] | None = None,
     fallbacks: Mapping[str, str] | None = None,
 ) -> Proof:
     """The record of an artifact that nobody wanted checked; nothing large is read for it, so there are no hashes."""
-    facts = _facts(artifact, load_profile(artifact), GGUFTensors(artifact), None, fallbacks)
-    facts |= _origin(source, source.identify(is_hashed=False), recipe)
-    return Proof(artifact, {"proof_version": VERSION, "verified": False, **facts})
+    subject = artifact if isinstance(artifact, Subject) else gguf_subject(artifact)
+    facts = _facts(subject, None, fallbacks)
+    facts |= _origin(source, subject, source.identify(is_hashed=False), recipe)
+    return Proof(subject.path, {"proof_version": VERSION, "verified": False, **facts})
 
 
-def _facts(
-    artifact: Path, profile: ModelProfile, tensors: GGUFTensors, digest: str | None, fallbacks: Mapping[str, str] | None
-) -> dict[str, Any]:
+def _facts(subject: Subject, digest: Digest | None, fallbacks: Mapping[str, str] | None) -> dict[str, Any]:
+    profile = subject.profile
     return {
         "artifact": {
-            "name": artifact.name,
+            "name": subject.path.name,
             "bytes": profile.file_bytes,
             "sha256": digest,
-            "type": profile.file_type,
+            "type": subject.type,
             "architecture": profile.architecture,
-            "parameters": profile.parameters,
-            "bits_per_weight": bits_per_weight(tensors),
+            "parameters": subject.parameters,
+            "bits_per_weight": bits_per_weight(subject),
             "fallbacks": dict(fallbacks or {}),
         },
     }
 
 
-def _origin(source: ProofSource, identity: Mapping[str, Any], recipe: Mapping[str, Any] | None) -> dict[str, Any]:
-    versions = {name: _version(name.replace("_", "-")) for name in ("tapster", "llama_cpp_python")}
+def _origin(
+    source: ProofSource, subject: Subject, identity: Mapping[str, Any], recipe: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    versions = {name: _version(name.replace("_", "-")) for name in ("tapster", *subject.versions)}
     return {
         "source": {"name": source.name, **identity},
         "recipe": dict(recipe or {}),
@@ -169,10 +176,16 @@ def _origin(source: ProofSource, identity: Mapping[str, Any], recipe: Mapping[st
     }
 
 
-def bits_per_weight(tensors: Mapping[str, GGUFTensor]) -> float:
+def bits_per_weight(subject: Subject) -> float:
     """How many bits the tensors take for each number in them."""
-    num_bytes = sum(tensor.num_bytes for tensor in tensors.values())
-    return round(8 * num_bytes / max(sum(prod(tensor.shape) for tensor in tensors.values()), 1), 3)
+    return round(8 * subject.num_bytes / max(sum(prod(tensor.shape) for tensor in subject.tensors.values()), 1), 3)
+
+
+def _digests(subject: Subject) -> Digest:
+    """Of a file its SHA-256; of a folder that of each file with weights."""
+    if not subject.path.is_dir():
+        return _sha256(subject.path)
+    return {file.name: _sha256(file) for file in subject.weights}
 
 
 def _sha256(path: Path) -> str:
@@ -187,16 +200,18 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _stops(source: ProofSource, artifact: Path, profile: ModelProfile) -> StopReport:
-    with open_vocabulary(artifact) as tokenizer:
+def _stops(source: ProofSource, profile: ModelProfile) -> StopReport:
+    with tokenizer_of(profile) as tokenizer:
         return check_stops(profile, tokenizer, source.stop_strings, source.eog_ids)
 
 
-def _tokenizer(source: ProofSource, report: TokenizerReport | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _tokenizer(source: ProofSource, report: TokenizerReport | None, subject: Subject) -> dict[str, Any]:
     if report is not None:
-        return {"passed": True, "texts": report.texts, "tokens": report.tokens, "notes": list(report.notes)}
-    if source.tokenizer is None:
+        found = {"texts": report.texts, "tokens": report.tokens, "notes": list(report.notes)}
+        return {"passed": report.problem is None, **found, **({"problem": report.problem} if report.problem else {})}
+    if source.tokenizer is None or not isinstance(subject.tensors, GGUFTensors):
         return {"passed": False, "problem": "the tokenizer was not compared with the source's"}
+    metadata = subject.tensors.metadata
     keys = sorted({key for values in (source.tokenizer, metadata) for key in values if key.startswith(_TOKENIZER)})
     different = [key for key in keys if source.tokenizer.get(key) != metadata.get(key)]
     if different:

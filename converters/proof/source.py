@@ -1,7 +1,7 @@
 """What an artifact was made from, as far as a proof compares with it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import file_digest, sha256
@@ -66,20 +66,34 @@ def _digest(path: Path, _size: int, _mtime_ns: int) -> str:
 
 
 def checkpoint_source(checkpoint: Checkpoint, plan: ModelPlan) -> ProofSource:
-    """A Hugging Face folder. Stops and templates are read from its own files and not from the plan."""
+    """A Hugging Face folder whose tensors a plan rearranges."""
+    tokens = plan.metadata.get("tokenizer.ggml.tokens")
+    return folder_source(
+        checkpoint,
+        {tensor.name: tensor for tensor in plan.tensors},
+        lambda token: tokens.index(token) if isinstance(tokens, list) and token in tokens else None,
+    )
+
+
+def folder_source(
+    checkpoint: Checkpoint, tensors: Mapping[str, SourceTensor], id_of: Callable[[str], int | None]
+) -> ProofSource:
+    """A Hugging Face folder: ``tensors`` are what an artifact's should be, ``id_of`` gives a token's id. Stops and
+    templates are read from its own files."""
     bos, eos = _special_token(checkpoint, "bos_token"), _special_token(checkpoint, "eos_token")
     templates = template_names(checkpoint.chat_templates)
     declared = _list(checkpoint.generation_config.get("stop_strings"))
     eos_ids = _list(checkpoint.generation_config.get("eos_token_id")) or _list(checkpoint.config.get("eos_token_id"))
+    own_eos = id_of(eos) if eos else None
     return ProofSource(
         name=checkpoint.name,
         identity=_identity(checkpoint),
-        tensors={tensor.name: tensor for tensor in plan.tensors},
+        tensors=tensors,
         chat_templates=templates,
         bos_token=bos,
         eos_token=eos,
         stop_strings=tuple(dict.fromkeys([*declared, *_end_of_turn(templates.get("default"), bos, eos)])),
-        eog_ids=tuple(dict.fromkeys([*eos_ids, *_ids_of(eos, plan)])),
+        eog_ids=tuple(dict.fromkeys([*eos_ids, *([] if own_eos is None else [own_eos])])),
         weights=tuple(sorted(checkpoint.path.resolve().glob("*.safetensors"))),
     )
 
@@ -121,11 +135,6 @@ def _special_token(checkpoint: Checkpoint, name: str) -> str | None:
         if isinstance(found, str):
             return found
     return None
-
-
-def _ids_of(token: str | None, plan: ModelPlan) -> list[int]:
-    tokens = plan.metadata.get("tokenizer.ggml.tokens")
-    return [tokens.index(token)] if isinstance(tokens, list) and token in tokens else []
 
 
 def _end_of_turn(template: str | None, bos: str | None, eos: str | None) -> list[str]:

@@ -15,11 +15,10 @@ import numpy as np
 
 from ..checkpoint.dtypes import STORAGE, all_finite
 from ..gguf.encode import MAX_F16
-from ..gguf.ggml import ggml_type
 from ..gguf.plan import TensorPlan, row_chunks
 from ..gguf.reader import GGUFTensor
 from ..progress import Progress, Silent
-from .bounds import EXACT, tensor_bound
+from .bounds import block_size, tensor_bound
 
 _LEAST_ENERGY = 0.01
 """A block with less of the usual energy counts as if it had so much: scales of 16 bits cannot hold what is tiny."""
@@ -35,6 +34,16 @@ class SourceTensor(Protocol):
     def float32_rows(self) -> Iterator[tuple[slice, np.ndarray]]: ...
 
     def release(self) -> None: ...
+
+
+class CheckedTensor(SourceTensor, Protocol):
+    """A tensor of an artifact: a ``GGUFTensor``, or a ``FolderTensor``."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,7 @@ class TensorReport:
 
 def check_tensors(
     source: Mapping[str, SourceTensor],
-    artifact: Mapping[str, GGUFTensor],
+    artifact: Mapping[str, CheckedTensor],
     progress: Progress | None = None,
     clamped: Mapping[str, int] | None = None,
 ) -> TensorReport:
@@ -135,13 +144,13 @@ def _is_same_shape(wanted: tuple[int, ...], found: tuple[int, ...]) -> bool:
     return (1,) * (size - len(wanted)) + wanted == (1,) * (size - len(found)) + found
 
 
-def _compare(source: SourceTensor, artifact: GGUFTensor) -> TensorError:
+def _compare(source: SourceTensor, artifact: CheckedTensor) -> TensorError:
     """Sums of squares in float32 per block, in float64 over blocks."""
     if _is_copy(source, artifact):
         return TensorError(artifact.name, artifact.type, 0.0, 0.0)
     lost, energy = [np.zeros(0)], [np.zeros(0)]
     for (_, wanted), (_, found) in zip(source.float32_rows(), artifact.float32_rows(), strict=True):
-        size = wanted.shape[1] if artifact.type in EXACT else ggml_type(artifact.type).block_size
+        size = block_size(artifact.type, wanted.shape[1])
         lost.append(_squares(found - wanted, size))
         energy.append(_squares(wanted, size))
     source.release()
@@ -150,10 +159,10 @@ def _compare(source: SourceTensor, artifact: GGUFTensor) -> TensorError:
     return TensorError(artifact.name, artifact.type, rmse, block_rmse)
 
 
-def _is_copy(source: SourceTensor, artifact: GGUFTensor) -> bool:
+def _is_copy(source: SourceTensor, artifact: CheckedTensor) -> bool:
     """Whether the artifact has the very bits of its source, and they are numbers. It spares most files of 16 bits all
     arithmetic."""
-    if artifact.type not in STORAGE or not _may_be_copy(source, artifact.type):
+    if not isinstance(artifact, GGUFTensor) or artifact.type not in STORAGE or not _may_be_copy(source, artifact.type):
         return False
     found = artifact.raw().view(STORAGE[artifact.type])
     wanted = source.raw().view(found.dtype) if isinstance(source, GGUFTensor) else source.elements()[0]
@@ -175,6 +184,8 @@ def _may_be_copy(source: SourceTensor, type_name: str) -> TypeGuard[TensorPlan |
 
 
 def _squares(values: np.ndarray, size: int) -> np.ndarray:
+    if rest := -values.shape[1] % size:  # the last block of a row may be filled up
+        values = np.pad(values, ((0, 0), (0, rest)))
     blocks = values.reshape(-1, size)
     return np.vecdot(blocks, blocks)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ...runtime.engines.base import Tokenizer
 from ...runtime.engines.llamacpp.library import last_error, llama
 from ...runtime.errors import ConversionError
 from .corpus import corpus
@@ -17,16 +18,19 @@ from .sentencepiece import space_prefix
 from .source import SourceTokenizer
 
 _SHOWN_IDS = 12
+_ANYWAY = " (--no-verify converts nevertheless)"
 _HARMLESS = ("NFC", "Replace", "Prepend", "ByteLevel")
 
 
 @dataclass(frozen=True)
 class TokenizerReport:
-    """What was compared. ``notes``: what llama.cpp leaves to whoever calls it, in a sentence each."""
+    """What was compared. ``notes``: what llama.cpp leaves to whoever calls it, in a sentence each. ``problem``: the
+    first difference, where one is told and not raised."""
 
     texts: int
     tokens: int
     notes: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 def check_tokenizer(source: SourceTokenizer, gguf: Path, extra: Sequence[str]) -> TokenizerReport:
@@ -50,10 +54,24 @@ def check_tokenizer(source: SourceTokenizer, gguf: Path, extra: Sequence[str]) -
                 continue
             wanted, made = domain.encode(text), target.encode(text)
             if wanted != made and not domain.excuses(made, target):
-                raise ConversionError(_difference(text, wanted, made) + domain.reason)
+                raise ConversionError(_difference(text, wanted, made) + _ANYWAY + domain.reason)
             texts, tokens = texts + 1, tokens + len(made)
         _check_ends(source, target)
     return TokenizerReport(texts, tokens, tuple(domain.notes))
+
+
+def check_same_tokenizer(source: SourceTokenizer, target: Tokenizer, extra: Sequence[str]) -> TokenizerReport:
+    """The same for a folder, whose tokenizer is to be the source's own. The first difference is in the report."""
+    texts = tokens = 0
+    for text in corpus([token.text for token in source.added], extra):
+        wanted, made = source.encode(text), target.encode(text)
+        if wanted == made:
+            wanted, made = source.encode_with_special(text), target.encode(text, add_special=True)
+        if wanted != made:
+            problem = _difference(text, wanted, made, "the artifact's tokenizer")
+            return TokenizerReport(texts, tokens, problem=problem)
+        texts, tokens = texts + 1, tokens + len(made)
+    return TokenizerReport(texts, tokens)
 
 
 class _Domain:
@@ -110,17 +128,17 @@ def _check_ends(source: SourceTokenizer, target: "GGUFTokenizer") -> None:
     wanted, made = source.encode_with_special("Hello"), target.encode("Hello", add_special=True)
     bare = source.encode("Hello"), target.encode("Hello")
     if (len(wanted) - len(bare[0]), wanted[:1], wanted[-1:]) != (len(made) - len(bare[1]), made[:1], made[-1:]):
-        raise ConversionError(f"with what is added around a text, {_difference('Hello', wanted, made)}")
+        raise ConversionError(f"with what is added around a text, {_difference('Hello', wanted, made)}{_ANYWAY}")
 
 
-def _difference(text: str, wanted: list[int], made: list[int]) -> str:
+def _difference(text: str, wanted: list[int], made: list[int], who: str = "llama.cpp") -> str:
     at = next((i for i, pair in enumerate(zip(wanted, made, strict=False)) if pair[0] != pair[1]), 0)
     start = max(0, at - 2)
     shown = text if len(text) <= 120 else text[:117] + "..."
     here, there = (str(ids[start : start + _SHOWN_IDS]) for ids in (wanted, made))
     return (
-        f"llama.cpp makes other tokens than the checkpoint's tokenizer out of {shown!r}: "
-        f"from token {start} on {there} instead of {here} (--no-verify converts nevertheless)"
+        f"{who} makes other tokens than the checkpoint's tokenizer out of {shown!r}: "
+        f"from token {start} on {there} instead of {here}"
     )
 
 

@@ -1,4 +1,4 @@
-"""``tapster convert``: a checkpoint to GGUF files with their proofs, and back again."""
+"""``tapster convert``: a checkpoint to GGUF, MLX and ONNX artifacts with their proofs, and back again."""
 
 import argparse
 import json
@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FORMAT:TYPE",
-        help="what to make: gguf:Q4_K_M, gguf:all (the whole ladder), hf (a checkpoint from a GGUF file); repeatable",
+        help="what to make: gguf:Q4_K_M, gguf:all (the whole ladder), mlx:4bit, onnx:int4, hf (a checkpoint from a "
+        "GGUF file); repeatable",
     )
     where = parser.add_argument_group("where to")
     where.add_argument("--out", type=Path, metavar="PATH", help="a file or a folder (default: beside the source)")
@@ -66,6 +67,17 @@ def _add_quantizing(group: Any) -> None:
     )
     group.add_argument("--output-type", metavar="TYPE", help="the type of the output layer")
     group.add_argument("--embedding-type", metavar="TYPE", help="the type of the token embeddings")
+    group.add_argument(
+        "--group-size",
+        type=int,
+        metavar="N",
+        help="weights that share a scale: 32, 64 or 128 for mlx (default: 64), 32 or 128 for onnx (default: 32)",
+    )
+    group.add_argument(
+        "--int4-method",
+        metavar="rtn|k-quant",
+        help="how the scales of onnx:int4 are found: rounded to nearest, or searched for (default: k-quant)",
+    )
     group.add_argument("--clamp", action="store_true", help="cut off what float16 cannot hold instead of refusing it")
 
 
@@ -119,6 +131,8 @@ def _options(args: argparse.Namespace) -> "ConvertOptions":
         tensor_types=tuple(_tensor_type(text) for text in args.tensor_type),
         output_type=args.output_type,
         embedding_type=args.embedding_type,
+        group_size=args.group_size,
+        int4_method=args.int4_method,
         chat_template=args.chat_template,
         stops=tuple(args.stop),
         threads=args.threads,
@@ -140,8 +154,9 @@ def _print(artifacts: "list[Artifact]", files: list[Path]) -> None:
         sys.stdout.write(f"{artifact.path}{_figures(artifact)}\n")
         if artifact.fallbacks:
             kinds = ", ".join(sorted(set(artifact.fallbacks.values())))
+            unit = "blocks" if artifact.target.format == "gguf" else "groups"
             sys.stdout.write(
-                f"  {len(artifact.fallbacks)} tensors have rows that are no whole blocks and are {kinds} instead\n"
+                f"  {len(artifact.fallbacks)} tensors have rows that are no whole {unit} and are {kinds} instead\n"
             )
         if artifact.clamped:
             count = sum(artifact.clamped.values())
@@ -155,9 +170,7 @@ def _figures(artifact: "Artifact") -> str:
 
     from ...converters.proof.figures import shown
 
-    parts: list[str] = []
-    if artifact.path.is_file():
-        parts.append(decimal(artifact.path.stat().st_size))
+    parts = [decimal(artifact.num_bytes)]
     if artifact.divergence:
         figures = artifact.divergence.overall
         parts.append(f"mean KLD {shown(figures.mean)} nats, top-1 agreement {100 * figures.top1:.1f} %")

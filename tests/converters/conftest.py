@@ -2,12 +2,15 @@
 
 import importlib.util
 import os
+import shutil
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from convert_command import convert
 from ladder import Ladder
 from small_llama import chats, rendered
 from small_llama import small_llama as trained_small_llama
@@ -34,6 +37,32 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
             return make_checkpoint(recipe, folder, save_tokenizer)
 
     return make
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Callable[[str], TinyCheckpoint], tmp_path: Path) -> Path:
+    """A Llama of random weights in a folder of its own, to be changed at will."""
+    return Path(shutil.copytree(tiny_checkpoint("llama").folder, tmp_path / "models" / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model as a Hugging Face folder, made by the command."""
+    folder = tmp_path_factory.mktemp("hf") / "SmolLM2"
+    assert convert(demo_model, "--to", "hf", "--out", folder, "--quiet") == 0
+    return folder
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """The command sets handlers of its own, which must not stay. What nohup ignores is sent here on purpose."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    if before[-1] is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

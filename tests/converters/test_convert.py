@@ -8,63 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_checkpoints import TinyCheckpoint, edit_json
+from convert_command import TAPSTER, convert, names, refusal
+from tiny_checkpoints import edit_json
 
 from tapster.converters.checkpoint.checkpoint import open_checkpoint
 from tapster.runtime.gguf_header import read_header
 from tapster.runtime.profile import load_profile
 from tapster.runtime.runtime import Runtime
 from tapster.runtime.sampling import SamplingParams
-from tapster.server.cli import main
 
-TAPSTER = [sys.executable, "-m", "tapster.server.cli"]
-
-
-@pytest.fixture
-def checkpoint(tiny_checkpoint: Callable[[str], TinyCheckpoint], tmp_path: Path) -> Path:
-    """A Llama of random weights in a folder of its own, to be changed at will."""
-    return Path(shutil.copytree(tiny_checkpoint("llama").folder, tmp_path / "models" / "tiny"))
-
-
-@pytest.fixture(scope="session")
-def demo_checkpoint(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model as a Hugging Face folder, made by the command."""
-    folder = tmp_path_factory.mktemp("hf") / "SmolLM2"
-    assert main(["convert", "demo", "--to", "hf", "--out", str(folder), "--quiet"]) == 0
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _own_signals() -> Iterator[None]:
-    """The command sets handlers of its own, which must not stay. What nohup ignores is sent here on purpose."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in numbers]
-    if before[-1] is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
-def convert(*arguments: object) -> int:
-    return main(["convert", *map(str, arguments)])
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that a refused command says."""
-    assert convert(*arguments) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tapster: ")]
-    assert len(lines) == 1
-    return lines[0]
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+pytestmark = pytest.mark.usefixtures("own_signals")
 
 
 def test_artifact_proof_and_sidecars_lie_beside_the_checkpoint(checkpoint: Path) -> None:

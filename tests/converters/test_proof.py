@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 from gguf_copy import copy_gguf
+from odd_weights import SHAPES, odd_weights
 
 from tapster.converters.gguf import ggml
 from tapster.converters.gguf.plan import ModelPlan, TensorPlan
@@ -315,25 +316,6 @@ def test_every_type_has_bounds_that_grow_as_bits_go() -> None:
     assert divergence_bound([]) == divergence_bound(["F16", "Q8_0"]) == 0.1
 
 
-def odd_weights(shape: str) -> np.ndarray:
-    rng = np.random.default_rng(7)
-    values = rng.normal(0, 0.02, (16, 2048))
-    if shape == "heavy tails":
-        values = 0.02 * rng.standard_t(3, values.shape)
-    elif shape == "outliers":
-        values[rng.random(values.shape) < 0.002] *= 60
-    elif shape == "positive":
-        values = np.abs(values) * rng.lognormal(0, 2, (16, 1))
-    elif shape == "half tiny":
-        values[:8] *= 1e-6
-    elif shape == "uneven columns":
-        values *= rng.lognormal(0, 1, (1, 2048))
-    elif shape == "sparse":
-        values[rng.random(values.shape) < 0.9] = 0
-    return np.ascontiguousarray(values, np.float32)
-
-
-SHAPES = ("normal", "heavy tails", "outliers", "positive", "half tiny", "uneven columns", "sparse")
 NOT_WRITTEN = {"Q8_1", "Q8_K", "NVFP4", "Q1_0", "Q2_0"}
 SLOW_TO_BEGIN = {"IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"}
 """ggml makes tables for these first, for up to half a minute; tried once, they stay within 0.83 of the bounds."""
