@@ -15,8 +15,10 @@ COMMANDS = {
     "inspect": "show what a model is, how it stops, and what is wrong with it",
     "convert": "turn a checkpoint into GGUF files that are proved, or a GGUF file into a checkpoint",
     "imatrix": "collect an importance matrix, which makes small types lose less",
+    "compare": "measure artifacts and engines side by side: which to run on this machine",
     "bench": "measure a server or a model under load",
 }
+_RUNNERS = ("serve", "chat")
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -32,9 +34,12 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0, 1 for a failure while running, 2 for bad input, 130 for Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments, engine_arguments = _split(list(sys.argv[1:] if argv is None else argv))
     parser = _parser(arguments)
     args = parser.parse_args(arguments)
+    args.engine_arguments = engine_arguments
+    if engine_arguments and args.command not in _RUNNERS:
+        parser.error(f"{args.command} takes nothing after --; {' and '.join(_RUNNERS)} do, for an engine they start")
     try:
         return _module(args.command).run(args)
     except (EngineError, ProofError) as error:
@@ -49,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _split(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """What is ours, and what follows ``--``: arguments of a program that the engine starts."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], tuple(arguments[at + 1 :])
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:

@@ -53,7 +53,7 @@ def measure_conversion(model: Path, *, repeat: int, say: Callable[[str], None]) 
     with tempfile.TemporaryDirectory(prefix="tapster-bench-") as folder:
         place = Path(folder)
         small = place / "small"
-        _tapster(place, "convert", str(model), "--to", "hf", "--out", str(small))
+        tapster_command(place, "convert", str(model), "--to", "hf", "--out", str(small))
         rows = list(_measure_small(small, place, repeat, say))
         large = place / "large"
         _write_large(large, small)
@@ -111,7 +111,7 @@ def _measure_upstream(checkpoint: Path, place: Path, size: str, say: Callable[[s
 def _convert(checkpoint: Path, place: Path, kind: str, *options: str, out: Path | None = None) -> tuple[float, int]:
     """Seconds and peak bytes of one command."""
     target = out or place / "made.gguf"
-    found = _tapster(
+    found = tapster_command(
         place,
         "convert",
         str(checkpoint),
@@ -131,13 +131,16 @@ def _convert(checkpoint: Path, place: Path, kind: str, *options: str, out: Path 
 def _convert_all(checkpoint: Path, place: Path, names: Sequence[str]) -> tuple[float, int]:
     folder = place / "all"
     targets = [word for name in names for word in ("--to", f"gguf:{name}")]
-    found = _tapster(place, "convert", str(checkpoint), *targets, "--out", str(folder), "--no-verify", "--no-sidecars")
+    found = tapster_command(
+        place, "convert", str(checkpoint), *targets, "--out", str(folder), "--no-verify", "--no-sidecars"
+    )
     for path in folder.iterdir():
         path.unlink()
     return found
 
 
-def _tapster(place: Path, *arguments: str) -> tuple[float, int]:
+def tapster_command(place: Path, *arguments: str) -> tuple[float, int]:
+    """Run a command as a user does: its seconds, imports inside, and its peak bytes. ``place`` is for a file."""
     peak = place / "peak"
     started = perf_counter()
     _run([sys.executable, "-m", "tapster.server.bench.peak", str(peak), *arguments, "--quiet"])

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -74,26 +74,30 @@ def free_port() -> int:
 
 
 @contextmanager
-def own_server(command: Sequence[str], port: int) -> Iterator[OwnServer]:
+def own_server(command: Sequence[str], port: int, env: Mapping[str, str] | None = None) -> Iterator[OwnServer]:
     """The process of ``command``, which is to listen on ``port``. It does not outlive the block."""
     started_s = perf_counter()
     with (
         tempfile.TemporaryFile() as output,
-        child(command, stdout=output) as process,
+        child(command, stdout=output, env=env) as process,
     ):
         yield OwnServer(process, Address(_HOST, port, is_tls=False, base="/v1"), started_s, output)
 
 
 @asynccontextmanager
 async def served_model(
-    options: BenchOptions, extra: Sequence[str] = (), *, with_chat: bool = False
+    options: BenchOptions,
+    extra: Sequence[str] = (),
+    *,
+    with_chat: bool = False,
+    env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[OwnServer, Target, StartUp]]:
     """A server of the model in ``options`` that is warm, the target to measure, and what starting it took.
 
     An error while it is in use is the server's last words when it has died of it.
     """
     port = free_port()
-    with own_server(serve_command(options.what, port, [*options.serve_args, *extra]), port) as server:
+    with own_server(serve_command(options.what, port, [*options.serve_args, *extra]), port, env) as server:
         models_s = await server.until_ok("/v1/models", options.timeout_s, options.api_key)
         ready_s = await server.until_ok("/ready", options.timeout_s, options.api_key)
         target = await open_target(server.address, options)

@@ -1,6 +1,6 @@
 """Child processes that never outlive the benchmark, and what they said last."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
 from typing import IO
@@ -14,12 +14,13 @@ def child(
     stdin: int = DEVNULL,
     stdout: int | IO[bytes] = DEVNULL,
     stderr: int | IO[bytes] = STDOUT,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Popen[bytes]]:
     """A process that is stopped at the end of the block.
 
     It has a session of its own: a Ctrl-C in the terminal reaches us alone, and we stop it in good order.
     """
-    process = Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
+    process = Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, start_new_session=True)
     try:
         yield process
     finally:

@@ -42,9 +42,9 @@ class Target:
         self._is_chat = is_chat
         self._timeout_s = timeout_s
 
-    def completion(self, prompt: str, new_tokens: int) -> bytes:
-        """A request to go on from ``prompt``."""
-        if self._is_chat:
+    def completion(self, prompt: str | list[int], new_tokens: int) -> bytes:
+        """A request to go on from ``prompt``, a text or the server's own token ids."""
+        if self._is_chat and isinstance(prompt, str):
             return self.chat([{"role": "user", "content": prompt}], new_tokens)
         return self._request("/completions", {"prompt": prompt}, new_tokens)
 

@@ -6,9 +6,10 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...runtime.errors import ConfigError
+from ..bench.engine_options import ENGINE_BENCHES, EngineBenchOptions, parse_engines, vllm_python
 from ..bench.options import SCENARIOS, BenchOptions
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..bench.results import BenchResult
 
+Result = TypeVar("Result")
 _INTERRUPTED, _TERMINATED = 130, 143
 _PLAIN_WIDTH = 150
 
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--replay-threads",
         type=int,
         metavar="N",
-        help="threads of the raw replay (default: all physical cores that may be used)",
+        help="threads of the raw replay, and of both sides of --engines (default: all physical cores that may be used)",
     )
     parser.add_argument(
         "--contended",
@@ -59,6 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--conversion", action="store_true", help="measure how fast the model is converted instead of how it is served"
+    )
+    parser.add_argument(
+        "--engines",
+        metavar="NAMES",
+        help=f"measure the engines against the programs they should equal: all, or some of {','.join(ENGINE_BENCHES)}",
+    )
+    parser.add_argument(
+        "--vllm-url",
+        metavar="URL",
+        help="a running vLLM for --engines (default: one is started with the Python in TAPSTER_VLLM_PYTHON)",
     )
     parser.add_argument(
         "--chat", action="store_true", help="send every prompt as a chat, for a server without completions"
@@ -87,14 +99,43 @@ def run(args: argparse.Namespace) -> int:
     _check_json_file(args.json)
     if args.conversion:
         return _run_conversion(options, args.json)
-    try:
-        result = _benchmark(options)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    if result is None:
-        return _TERMINATED
-    _write(result, args.json)
-    return 0
+    if args.engines is not None:
+        return _run_engines(_engine_options(args, options), args.json)
+    if args.vllm_url:
+        raise ConfigError("--vllm-url is for --engines")
+    from ..bench.benchmark import benchmark
+
+    path = _model_path(options.ceiling_model if options.is_url else options.what)
+    status, result = _run_async(benchmark(options, path, _say))
+    if result is not None:
+        _write(result, args.json)
+    return status
+
+
+def _engine_options(args: argparse.Namespace, options: BenchOptions) -> EngineBenchOptions:
+    return EngineBenchOptions(
+        what=options.what,
+        names=parse_engines(args.engines),
+        repeat=options.repeat,
+        threads=options.replay_threads,
+        vllm_url=args.vllm_url,
+        vllm_python=vllm_python(),
+        timeout_s=options.timeout_s,
+        seed=options.seed,
+    )
+
+
+def _run_engines(options: EngineBenchOptions, json_file: str | None) -> int:
+    from ..bench.conversion_report import print_rows, rows_to_json
+    from ..bench.engines import EngineReport, measure_engines
+
+    report = EngineReport()
+    status, _ = _run_async(measure_engines(options, report, _say))
+    if status:
+        report.notes.append("ended early: this is what was measured so far")
+    print_rows(report.rows, _console(json_file), "engines", report.notes)
+    _write_json(rows_to_json(report.rows, "engines", report.notes), json_file)
+    return status
 
 
 def _run_conversion(options: BenchOptions, json_file: str | None) -> int:
@@ -140,18 +181,17 @@ def _options(args: argparse.Namespace) -> BenchOptions:
     )
 
 
-def _benchmark(options: BenchOptions) -> "BenchResult | None":
-    """The result, or None after SIGTERM. Children are gone in either case."""
+def _run_async(work: "Coroutine[Any, Any, Result]") -> "tuple[int, Result | None]":
+    """The exit status and the result, None after a signal. Children are gone in either case."""
     import asyncio
 
-    from ..bench.benchmark import benchmark
-
-    path = _model_path(options.ceiling_model if options.is_url else options.what)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_until_sigterm(benchmark(options, path, _say)))
+            return 0, runner.run(_until_sigterm(work))
+    except KeyboardInterrupt:
+        return _INTERRUPTED, None
     except asyncio.CancelledError:
-        return None
+        return _TERMINATED, None
     finally:
         _say("")
 
@@ -163,7 +203,7 @@ def _model_path(model: str | None) -> Path | None:
     return None if model is None else resolve_model(model)
 
 
-async def _until_sigterm(work: "Coroutine[Any, Any, BenchResult]") -> "BenchResult":
+async def _until_sigterm(work: "Coroutine[Any, Any, Result]") -> "Result":
     """Run ``work``; SIGTERM cancels it, so that it ends what it started."""
     import asyncio
 

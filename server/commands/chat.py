@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ...runtime.errors import ConfigError, ModelError, RequestError, TapsterError
-from ..options import add_model_arguments, engine_config
+from ..options import add_model_arguments, engine_config, find_profile
 from ..terminal.commands import execute
 from ..terminal.prompt import line_editing, read_message
 from ..terminal.session import ChatSession
@@ -35,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Talk until the user leaves. With input from a pipe: answer it and end."""
-    from ...runtime.models import find_model
     from ...runtime.runtime import Runtime
     from ..logs import configure_logging
 
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--set takes NAME=VALUE, not {setting!r}")
         session.set(name, value)
     piped = None if sys.stdin.isatty() else _piped_question()
-    profile = find_model(args.model, engine=args.engine, chat_template=args.chat_template)
+    profile = find_profile(args)
     runtime = Runtime.load(profile, engine_config(args, profile), engine=args.engine)
     try:
         if not runtime.has_chat_template:

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ..options import add_model_arguments, engine_config
+from ..options import add_model_arguments, engine_config, find_profile
 
 if TYPE_CHECKING:
     from ..http.settings import HttpSettings
@@ -61,12 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal. Exit status 0 after a drain, 1 when the engine failed."""
-    from ...runtime.models import find_model
     from ..logs import configure_logging
     from ..process import Address, serve
 
     configure_logging(args.log_level)
-    profile = find_model(args.model, engine=args.engine, chat_template=args.chat_template)
+    profile = find_profile(args)
     return serve(
         profile,
         Address(args.host, args.port),

@@ -30,7 +30,7 @@ def test_report_shows_every_row() -> None:
 
 
 def test_a_command_is_timed_and_its_own_peak_is_read(demo_model: Path, tmp_path: Path) -> None:
-    seconds, peak = conversion._tapster(
+    seconds, peak = conversion.tapster_command(
         tmp_path, "convert", str(demo_model), "--to", "hf", "--out", str(tmp_path / "m")
     )
     assert 0 < seconds < 120
@@ -42,7 +42,7 @@ def test_random_checkpoint_converts(demo_model: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(conversion, "LARGE_LAYERS", 1)
     monkeypatch.setattr(conversion, "_FEED_FORWARD", 256)
     small, large = tmp_path / "small", tmp_path / "large"
-    conversion._tapster(tmp_path, "convert", str(demo_model), "--to", "hf", "--out", str(small), "--no-verify")
+    conversion.tapster_command(tmp_path, "convert", str(demo_model), "--to", "hf", "--out", str(small), "--no-verify")
     conversion._write_large(large, small)
     made = tmp_path / "large-BF16.gguf"
     command = [sys.executable, "-m", "tapster.server.cli", "convert", str(large), "--to", "gguf:BF16", "--no-verify"]

@@ -61,7 +61,7 @@ def test_common_prefix_leaves_a_token_of_each() -> None:
 
 async def test_the_replay_runs_in_a_process_that_ends(demo_model: Path) -> None:
     async with ceiling_process(demo_model, threads=1, micro_batches=(256,)) as ceiling:
-        pid = ceiling.process.pid
+        pid = ceiling.process.process.pid
         result = await ceiling.measure(Load(prompts(2, 8, "a"), new_tokens=3))
         assert result.prompt_tokens == [8, 8]
         assert 0 < result.prefill_s < result.wall_s
