@@ -1,0 +1,57 @@
+"""What is served when no URL is given: one model, once for each engine, and for some in several precisions."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from made_artifacts import CHECKPOINT, artifact, checkpoint, demo_file
+
+OPTIONS = ("--context", "2048", "--chat-template", str(Path(__file__).with_name("thinking.jinja")))
+"""The model's own template, and one thing more: it knows reasoning, so that the rule about it can be tested."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An artifact behind an engine.
+
+    ``made`` is what ``tapster convert --to`` makes it with (CHECKPOINT for the checkpoint itself). ``nats`` is how far
+    its log-probabilities may be from the float reference on average, and ``top1`` how often the most likely token has
+    to be the same. Only an engine's first target answers the tests that do not ask about precision.
+    """
+
+    name: str
+    engine: str
+    made: str | None = None
+    nats: float = 0.0
+    top1: float = 0.0
+    needs: tuple[str, ...] = ()
+    is_first: bool = True
+    url: str | None = None
+
+    def model(self) -> str:
+        """What to serve, made when it is not there yet. Skips when something is not installed."""
+        missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        if missing:
+            pytest.skip(f"{missing[0]} is not installed: pip install 'tapster[{self.engine}]'")
+        if self.engine == "vllm" and not os.environ.get("TAPSTER_VLLM_PYTHON"):
+            pytest.skip("TAPSTER_VLLM_PYTHON does not say which interpreter has vLLM")
+        if self.made is None:
+            return str(demo_file())
+        return str(checkpoint() if self.made == CHECKPOINT else artifact(self.made))
+
+    def options(self) -> tuple[str, ...]:
+        """Options of ``tapster serve``."""
+        return (*OPTIONS, "--engine", self.engine) if self.engine != "llama.cpp" else OPTIONS
+
+
+TARGETS = (
+    Target("llama.cpp-q4_1", "llama.cpp", nats=0.2, top1=0.8),
+    Target("transformers", "transformers", CHECKPOINT, nats=0.05, top1=0.95, needs=("torch", "transformers")),
+    Target("onnx-int4", "onnx", "onnx:int4", nats=0.9, top1=0.7, needs=("onnxruntime", "onnx_ir")),
+    Target("onnx-fp32", "onnx", "onnx:fp32", nats=0.01, top1=0.97, needs=("onnxruntime", "onnx_ir"), is_first=False),
+    Target("mlx-4bit", "mlx", "mlx:4bit", nats=0.5, top1=0.7, needs=("mlx", "mlx_lm")),
+    Target("mlx-8bit", "mlx", "mlx:8bit", nats=0.05, top1=0.95, needs=("mlx", "mlx_lm"), is_first=False),
+    Target("vllm", "vllm", CHECKPOINT, nats=0.1, top1=0.95),
+)
