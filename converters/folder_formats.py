@@ -14,6 +14,7 @@ from .folder import FolderReport
 from .mlx.options import MlxOptions
 from .onnx.options import OnnxOptions
 from .progress import Progress
+from .proof.divergence import NUM_TOKENS
 from .targets import Target
 
 _NEEDS = {"mlx": ("mlx", "mlx_lm"), "onnx": ("onnx_ir",)}
@@ -46,6 +47,17 @@ def require_representable(checkpoint: Checkpoint, targets: Iterable[Target]) -> 
 
         read_decoder(checkpoint)
     return notes
+
+
+def usual_proof_tokens(model_format: str) -> int:
+    """How many tokens a divergence is measured on unless the user says otherwise. mlx computes a few tokens a second
+    on a CPU, where eight thousand of them take the better part of an hour."""
+    if model_format == "mlx":
+        import mlx.core as mx
+
+        if mx.default_device() == mx.cpu:
+            return 512
+    return NUM_TOKENS
 
 
 def write_folder(

@@ -12,7 +12,7 @@ from ..runtime.profile import load_profile
 from .artifact import Artifact
 from .checkpoint.checkpoint import Checkpoint, open_checkpoint
 from .folder import FolderReport, generation_config
-from .folder_formats import require_representable, write_folder
+from .folder_formats import require_representable, usual_proof_tokens, write_folder
 from .huggingface.folder import gguf_to_huggingface
 from .material import write_reference
 from .options import ConvertOptions
@@ -123,7 +123,7 @@ class _Workshop:
             [subject.path],
             self._texts,
             text=text_source(self.options.proof_text),
-            num_tokens=self.options.proof_tokens,
+            num_tokens=self.options.proof_tokens or usual_proof_tokens(subject.profile.format),
             threads=self.options.threads,
             progress=self.progress,
         )

@@ -20,7 +20,7 @@ from .material import Material, Written, from_checkpoint, from_gguf, is_direct
 from .options import AUTO, NONE, ConvertOptions, refuse_without_effect
 from .outputs import Output
 from .progress import Progress
-from .proof.divergence import measure_divergence
+from .proof.divergence import NUM_TOKENS, measure_divergence
 from .proof.figures import Divergence
 from .proof.proof import Proof, proof_path, prove, unverified
 from .proof.texts import chat_texts, read_conversations, text_source
@@ -187,7 +187,7 @@ class _Ladder:
             [made.path for made in group],
             texts,
             text=text_source(self._options.proof_text),
-            num_tokens=self._options.proof_tokens,
+            num_tokens=self._options.proof_tokens or NUM_TOKENS,
             threads=self._options.threads,
             progress=self._progress,
         )

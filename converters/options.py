@@ -36,7 +36,7 @@ class ConvertOptions:
     imatrix: str | None = None
     calibration: Path | None = None
     proof_text: Path | None = None
-    proof_tokens: int = 8192
+    proof_tokens: int | None = None
     tensor_types: tuple[tuple[str, str], ...] = ()
     output_type: str | None = None
     embedding_type: str | None = None
@@ -56,7 +56,7 @@ class ConvertOptions:
             raise ConversionError("--publish shows what each file lost: it cannot go with --no-verify")
         if "" in self.stops:
             raise ConversionError("--stop must not be empty")
-        if self.proof_tokens < 2:
+        if self.proof_tokens is not None and self.proof_tokens < 2:
             raise ConversionError(f"--proof-tokens must be at least 2, not {self.proof_tokens}")
         if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
             raise ConversionError(f"--threads must be between 1 and {MAX_THREADS}, not {self.threads}")

@@ -15,6 +15,7 @@ import numpy as np
 from ..local.sequence import LocalSequence
 from . import caches
 from .caches import Caches
+from .model import gone
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -114,6 +115,11 @@ class DecodeBatch:
         for row, token in tokens.items():
             ids[row] = token
         self._inputs = mx.array(ids, dtype=mx.uint32)
+
+    def free(self) -> None:
+        """Let everything go."""
+        self.rows, self._caches, self._inputs, self._undelivered = [], [], None, []
+        self._model = gone
 
     def cache_of(self, seq: LocalSequence) -> Caches:
         """A copy of a running sequence's cache."""

@@ -1,5 +1,6 @@
 """The MLX engine; see ``engines.local`` for how it runs."""
 
+import atexit
 import logging
 
 import psutil
@@ -8,7 +9,7 @@ from ...profile import ModelProfile
 from ..base import Capabilities
 from ..local.engine import LocalEngine
 from .config import MlxConfig
-from .model import load_mlx
+from .model import MlxModel, load_mlx
 from .scheduler import MlxScheduler
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class MlxEngine(LocalEngine):
             kept_bytes=kept_bytes,
         )
         self._start(self.scheduler)
+        atexit.register(self.close)  # a thread of mlx's that Python leaves behind ends the process with an abort
 
     def stats(self) -> dict[str, int]:
         """See ``engines.base.Engine.stats``."""
@@ -65,3 +67,16 @@ class MlxEngine(LocalEngine):
             "kept_prefixes": len(scheduler.prefixes),
             "kept_bytes": scheduler.prefixes.num_bytes,
         }
+
+    def _on_worker_exit(self, error: Exception | None) -> None:
+        MlxModel.leave_thread()
+        super()._on_worker_exit(error)
+
+    def _free(self) -> None:
+        import mlx.core as mx
+
+        atexit.unregister(self.close)
+        self.scheduler.free()
+        if self._old_wired_limit is not None:
+            mx.set_wired_limit(self._old_wired_limit)
+            self._old_wired_limit = None

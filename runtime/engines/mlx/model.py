@@ -68,6 +68,18 @@ class MlxModel:
 
         mx.clear_cache()
 
+    def free(self) -> None:
+        """Let the weights go."""
+        self.network = gone
+        self.clear_cache()
+
+    @staticmethod
+    def leave_thread() -> None:
+        """The last thing that a thread does here: end what mlx has started for it."""
+        import mlx.core as mx
+
+        mx.clear_streams()
+
     def _measure(self) -> tuple[int, int, bool, bool]:
         """Run one token: what cannot run at all is found out now."""
         own = self.new_caches()
@@ -75,6 +87,11 @@ class MlxModel:
             rows = self.logits([0], own)
         capacity = max((cache.keys.shape[2] for cache in own if getattr(cache, "keys", None) is not None), default=1)
         return rows.shape[-1], max(1, caches.num_bytes(own) // capacity), caches.can_batch(own), caches.can_trim(own)
+
+
+def gone(*_args: object, **_options: object) -> "mx.array":
+    """What stands where a network was."""
+    raise RuntimeError("the model has been freed")
 
 
 def load_mlx(profile: ModelProfile, *, trust_remote_code: bool = False) -> MlxModel:

@@ -86,6 +86,15 @@ class MlxScheduler:
         self._model.clear_cache()
         return False
 
+    def free(self) -> None:
+        """Let the model and all caches go; nothing may be computed any more."""
+        self.running.clear()
+        self.waiting.clear()
+        self._prefilling.clear()
+        self.prefixes.shrink(0)
+        self._batch.free()
+        self._model.free()
+
     def _compute(self, before_compute: Callable[[], None]) -> None:
         chunks = self._chunks()
         started = time.perf_counter()

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -181,3 +183,23 @@ def test_common_prefix_is_that_of_a_loop() -> None:
         first, second = (random.integers(0, 2, random.integers(0, 12)).tolist() for _ in range(2))
         plain = next((i for i, pair in enumerate(zip(first, second)) if pair[0] != pair[1]), None)  # noqa: B905
         assert common_prefix(first, second) == (min(len(first), len(second)) if plain is None else plain)
+
+
+@pytest.mark.parametrize("ending", ["engine.close()", ""])
+def test_a_process_ends_in_peace(ending: str, mlx_folder: MlxFolder) -> None:
+    """Whether or not the engine was closed: threads that mlx has started must not outlive Python."""
+    program = f"""
+import asyncio
+from tapster.runtime.engines.mlx.engine import MlxEngine
+from tapster.runtime.profile import load_profile
+from tapster.runtime.sampling import SamplingParams
+async def main():
+    engine = MlxEngine(load_profile({str(mlx_folder("llama", "4bit")[0])!r}))
+    params = SamplingParams(temperature=0, max_tokens=5, ignore_eog=True)
+    print(len([token async for token in engine.generate([5, 6, 7], params)]))
+    {ending}
+asyncio.run(main())
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
