@@ -80,6 +80,7 @@ class Api:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self.http = httpx.Client(base_url=f"{self.root}/", headers=headers, timeout=TIMEOUT_S)
         self.model = model or self._first_model()
+        self.is_slow = False
 
     def __enter__(self) -> Self:
         return self

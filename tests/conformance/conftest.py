@@ -16,6 +16,7 @@ from targets import TARGETS, Target
 # Pytest reads this hook at the start when the folder is named on the command line. In a run of all tests it comes too
 # late for the parser, hence the defaults in _option.
 DEFAULT_TOKENS = 32
+SLOW_TOKENS = 16
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,6 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     else:
         every = metafunc.definition.get_closest_marker("precision") is not None
         targets = [one for one in TARGETS if (every or one.is_first) and (not engines or one.engine in engines)]
+        if not engines and metafunc.definition.get_closest_marker("stops") is None:
+            targets = [one for one in targets if every or not one.is_slow]
     metafunc.parametrize("server", targets, ids=[one.name for one in targets], indirect=True, scope="session")
 
 
@@ -55,6 +58,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Api]:
             yield api
         return
     with serving(target.model(), *target.options()) as url, Api(url) as api:
+        api.is_slow = target.is_slow
         yield api
 
 
@@ -67,7 +71,8 @@ def target(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture(scope="session")
 def answers(server: Api, request: pytest.FixtureRequest) -> Answers:
     """The server's greedy answers."""
-    return Answers(server, _option(request.config, "tokens") or DEFAULT_TOKENS)
+    usual = SLOW_TOKENS if server.is_slow else DEFAULT_TOKENS
+    return Answers(server, _option(request.config, "tokens") or usual)
 
 
 def _option(config: pytest.Config, name: str) -> Any:
