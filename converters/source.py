@@ -46,6 +46,8 @@ class GGUFSource:
 def open_source(spec: str, options: ConvertOptions, *, progress: bool = True) -> tuple[Checkpoint | GGUFSource, Path]:
     """The source, and the folder where artifacts lie unless told otherwise: beside it, or the current one when it
     lies where nobody looks (the Hub's cache, the demo package). ConversionError, ModelError."""
+    if "://" in spec:
+        raise ConversionError(f"{spec} is an address: give a checkpoint folder, a .gguf file, org/name or demo")
     path = Path(spec).expanduser() if spec.startswith("~") else Path(spec)
     if _is_checkpoint(path):
         if any(target.format == "hf" for target in options.targets):

@@ -46,7 +46,8 @@ class Address:
             family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
             return socket.create_server((self.host, self.port), family=family, backlog=1024)
         except (OSError, OverflowError) as error:
-            reason = "it is in use" if isinstance(error, OSError) and error.errno == errno.EADDRINUSE else str(error)
+            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            reason = "it is in use" if in_use else str(error).removeprefix("bind(): ").rstrip(".")
             raise ConfigError(
                 f"cannot listen on {self.host} port {self.port}: {reason}; choose another with --host and --port"
             ) from error

@@ -77,7 +77,9 @@ def _require_unquantized(path: Path, config: dict[str, Any]) -> None:
     """Quantized weights come with scales in tensors of their own; reading them as numbers would be silently wrong."""
     found = config.get("quantization_config") or config.get("compression_config")
     if found:
-        method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
+        method = found
+        if isinstance(found, dict):  # mlx-lm writes no method
+            method = found.get("quant_method") or f"{found.get('bits', 'unknown')} bits"
         raise ConversionError(
             f"{path} is already quantized (quantization_config in config.json: {method}): convert the original "
             f"checkpoint, or one dequantized to bfloat16"

@@ -81,4 +81,6 @@ def _no_weights(folder: Path) -> ConversionError:
         return ConversionError(
             f"{folder} has no {SINGLE_WEIGHTS}, but {ggufs[0].name}: give that file instead of the folder"
         )
+    if any(folder.glob("*.onnx")):
+        return ConversionError(f"{folder} has an ONNX model, which cannot be converted: give what it was made from")
     return ConversionError(f"{folder} has no weights: neither {SINGLE_WEIGHTS} nor {WEIGHTS_INDEX}")

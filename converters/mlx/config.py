@@ -61,11 +61,17 @@ class Draft:
                 self.values[key] = value
 
 
+class _Keys(Config):
+    """The keys of one config.json, each of which has to be understood."""
+
+    cannot = "there is no place for it in"
+
+
 def mlx_config(checkpoint: Checkpoint) -> tuple[dict[str, Any], Family, list[str]]:
     """The config to write, the family it is of, and what a user should know. ConversionError."""
     family = find_family(checkpoint.config)
     model_type = family.model_types[0]
-    source = Config(checkpoint.config, f"mlx-lm's {model_type}")
+    source = _Keys(checkpoint.config, f"mlx-lm's {model_type}")
     draft = Draft(source, {"model_type": model_type}, family, "lm_head.weight" in checkpoint.tensors)
     for key in _SIZES:
         draft.values[key] = source.size(key)

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from ...runtime.errors import ConversionError
 from ..checkpoint.safetensors import CheckpointTensor
+from ..checkpoint.tied import check_tied
 from ..gguf.architectures.tensors import TensorSource
 from .decoder import Layer, Linear, Norm
 
@@ -49,7 +47,7 @@ class Parts:
             return Linear("lm_head", (self._take("lm_head.weight", *self._table_shape),))
         if "lm_head.weight" in self.tensors:
             stored = self._take("lm_head.weight", *self._table_shape)
-            _check_tied(stored.bits(), self._take("model.embed_tokens.weight", *self._table_shape).bits())
+            check_tied(stored.bits(), self._take("model.embed_tokens.weight", *self._table_shape).bits())
         return None
 
     @property
@@ -121,14 +119,3 @@ class Parts:
 
     def _take(self, name: str, *shape: int) -> CheckpointTensor:
         return self.tensors.take(name, shape)
-
-
-def _check_tied(output: np.ndarray, embedding: np.ndarray) -> None:
-    """Compared a few rows at a time, so that neither is in memory as a whole."""
-    step = max(1, (1 << 22) // max(1, output.shape[-1]))
-    for start in range(0, len(output), step):
-        if not np.array_equal(output[start : start + step], embedding[start : start + step]):
-            raise ConversionError(
-                "config.json has tie_word_embeddings = True, and lm_head.weight is not embed_tokens.weight: set it to "
-                "false, or remove lm_head.weight"
-            )

@@ -12,8 +12,8 @@ from typing import Any
 from ...runtime.engines.base import Tokenizer
 from ...runtime.engines.llamacpp.library import last_error, llama
 from ...runtime.errors import ConversionError
+from ...runtime.tokenizer.vocabulary import flat_steps
 from .corpus import corpus
-from .pretokenizer import flat_steps
 from .sentencepiece import space_prefix
 from .source import SourceTokenizer
 

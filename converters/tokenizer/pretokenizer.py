@@ -6,10 +6,10 @@ in many ways. Where several names stand for one split, the name is the one of th
 """
 
 import json
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ...runtime.errors import ConversionError
+from ...runtime.tokenizer.vocabulary import flat_steps
 from .corpus import PLAIN_TEXTS
 
 _SUFFIXES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -150,17 +150,6 @@ def choose_pretokenizer(description: dict[str, Any]) -> str:
             f"llama.cpp has no pre-tokenizer that splits text like this tokenizer's: {json.dumps(steps)[:300]}"
         )
     return max(fitting, key=lambda split: (split.ignore_merges == ignore_merges, split.has_nfc == has_nfc)).pre
-
-
-def flat_steps(node: dict[str, Any] | None, children: str) -> Iterator[dict[str, Any]]:
-    """The steps of a normalizer or pre-tokenizer in order, out of however many sequences they are packed into."""
-    if not node:
-        return
-    if node.get("type") != "Sequence":
-        yield node
-        return
-    for child in node.get(children) or []:
-        yield from flat_steps(child, children)
 
 
 def _as_written(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:

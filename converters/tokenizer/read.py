@@ -3,10 +3,10 @@
 from typing import Any
 
 from ...runtime.errors import ConversionError
+from ...runtime.tokenizer.vocabulary import flat_steps
 from ..checkpoint.checkpoint import Checkpoint
 from .added import read_added_tokens
 from .bpe import read_bpe
-from .pretokenizer import flat_steps
 from .sentencepiece import read_pieces_json, read_pieces_model
 from .vocabulary import Vocabulary
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...runtime.errors import ConversionError
+from ...runtime.tokenizer.vocabulary import flat_steps
 from ..checkpoint.checkpoint import Checkpoint
 from .added import AddedToken, read_added_tokens
 from .bpe import merge_pairs
 from .pieces import Pieces, read_pieces
-from .pretokenizer import flat_steps
 from .special import mark_ends, special_ids, surroundings
 from .vocabulary import TokenType, Vocabulary, arrange_tokens
 

@@ -45,6 +45,11 @@ class FolderTokenizer:
         self.eog_ids = frozenset(ends) | (named - plain)
         self._control = (frozenset(vocabulary.control.values()) - plain) | self.eog_ids
 
+    def limit(self, num_rows: int) -> None:
+        """Leave out ids for which the model has no row, such as a padding token that was added and never trained."""
+        self.vocab_size = min(self.vocab_size, num_rows)
+        self.eog_ids = frozenset(token_id for token_id in self.eog_ids if token_id < num_rows)
+
     def encode(self, text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
         """Ids of ``text``; see ``Tokenizer.encode``. A lone surrogate becomes a question mark."""
         ids = self._encoder.encode(encoded(text).decode(), parse_special) if text else []

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from ..errors import ModelError
-from .vocabulary import FolderVocabulary, is_byte_level, steps
+from .vocabulary import FolderVocabulary, flat_steps, is_byte_level
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SPACE = "▁"
@@ -44,7 +44,7 @@ def _piece_of(vocabulary: FolderVocabulary) -> Callable[[str], bytes]:
         return lambda text: _sentencepiece_piece(text, ((SPACE, " "),))
     if is_byte_level(description):
         return byte_level_piece
-    decoder = list(steps(description.get("decoder"), "decoders"))
+    decoder = list(flat_steps(description.get("decoder"), "decoders"))
     kinds = {step.get("type") for step in decoder}
     if kinds & {"ByteFallback", "Metaspace", "Replace"}:
         replaced = tuple(_replacements(decoder))

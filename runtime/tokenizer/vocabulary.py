@@ -112,10 +112,12 @@ def _unknown(description: Mapping[str, Any], texts: list[str | None]) -> str | N
 def is_byte_level(description: Mapping[str, Any]) -> bool:
     """Whether tokens are written in GPT-2's alphabet for bytes."""
     parts = (("decoder", "decoders"), ("pre_tokenizer", "pretokenizers"), ("normalizer", "normalizers"))
-    return any(step.get("type") == "ByteLevel" for part, key in parts for step in steps(description.get(part), key))
+    return any(
+        step.get("type") == "ByteLevel" for part, key in parts for step in flat_steps(description.get(part), key)
+    )
 
 
-def steps(node: Mapping[str, Any] | None, children: str) -> Iterator[Mapping[str, Any]]:
+def flat_steps(node: Mapping[str, Any] | None, children: str) -> Iterator[Mapping[str, Any]]:
     """The steps of a part of tokenizer.json in order, out of however many sequences they are packed into."""
     if not node:
         return
@@ -123,7 +125,7 @@ def steps(node: Mapping[str, Any] | None, children: str) -> Iterator[Mapping[str
         yield node
         return
     for child in node.get(children) or []:
-        yield from steps(child, children)
+        yield from flat_steps(child, children)
 
 
 def _checked_id(value: Any) -> int:

@@ -5,12 +5,12 @@ import json
 import sys
 from pathlib import Path
 
-from ..options import MODEL_HELP
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("model", metavar="MODEL", help=f"{MODEL_HELP}; best in 16 bits")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a .gguf file or a folder with one, org/name[:QUANT] or demo; best in 16 bits"
+    )
     parser.add_argument(
         "--calibration",
         type=Path,

@@ -17,7 +17,7 @@ from tapster.server.bench.process import child
 from tapster.server.compare.results import SPEEDS
 from tapster.server.compare.rounds import decode_rate
 
-SHORT = ["--prompt-tokens", "40", "--tokens", "16", "--repeat", "2", "--kld-tokens", "64", "--threads", "1"]
+SHORT = ["--prompt-tokens", "40", "--tokens", "96", "--repeat", "2", "--kld-tokens", "64", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_table_goes_to_standard_error_beside_json(
     models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chart = tmp_path / "c.svg"
-    short = ["--prompt-tokens", "8", "--tokens", "16", "--repeat", "1"]
+    short = ["--prompt-tokens", "8", "--tokens", "96", "--repeat", "1"]
     words = [str(models["one"]), "--no-kld", *short, "--json", "-", "--chart", str(chart)]
     assert cli.main(["compare", *words]) == 0
     out, err = capsys.readouterr()
@@ -104,7 +104,7 @@ def test_a_signal_prints_what_was_measured_and_leaves_nothing(
     command = [sys.executable, "-m", "tapster.server.cli", "compare", *map(str, models.values()), "--no-kld"]
     with (
         log.open("wb") as output,
-        child([*command, "--prompt-tokens", "8", "--tokens", "16", "--json", str(path)], stdout=output) as process,
+        child([*command, "--prompt-tokens", "8", "--tokens", "96", "--json", str(path)], stdout=output) as process,
     ):
         deadline = time.monotonic() + 120
         while "two.gguf" not in log.read_text() and time.monotonic() < deadline:

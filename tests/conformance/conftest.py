@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from answers import Answers
-from black_box import Api
+from black_box import Api, Refused
 from served import serving
 from targets import TARGETS, Target
 
@@ -54,7 +55,11 @@ def server(request: pytest.FixtureRequest) -> Iterator[Api]:
     target: Target = request.param
     key = _option(request.config, "api_key") or os.environ.get("OPENAI_API_KEY")
     if target.url:
-        with Api(target.url, _option(request.config, "model"), key) as api:
+        try:
+            api = Api(target.url, _option(request.config, "model"), key)
+        except (httpx.HTTPError, Refused) as error:
+            pytest.exit(f"{target.url}/v1/models does not answer as it should: {error}", returncode=2)
+        with api:
             yield api
         return
     with serving(target.model(), *target.options()) as url, Api(url) as api:

@@ -11,6 +11,9 @@ from raw_checkpoint import Tensors, bfloat16, safetensors_bytes, write_checkpoin
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tapster.converters.checkpoint.checkpoint import open_checkpoint
+from tapster.converters.options import ConvertOptions
+from tapster.converters.source import open_source
+from tapster.converters.targets import parse_targets
 from tapster.runtime.errors import ConversionError
 
 A: Tensors = {"a": ("BF16", bfloat16([[1.0, 2.0]]))}
@@ -136,6 +139,22 @@ def test_a_config_that_is_no_json_object(tmp_path: Path, content: str) -> None:
 def test_quantized_weights_are_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, A, config={"quantization_config": {"quant_method": "gptq", "bits": 4}})
     assert "already quantized (quantization_config in config.json: gptq)" in refusal(folder)
+
+
+def test_an_mlx_folder_and_an_onnx_folder_are_refused_as_what_they_are(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, A, config={"quantization_config": {"bits": 4, "group_size": 64}})
+    assert "(quantization_config in config.json: 4 bits)" in refusal(folder)
+    other = tmp_path / "onnx"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "llama"}')
+    (other / "model.onnx").touch()
+    assert "onnx has an ONNX model, which cannot be converted" in refusal(other)
+
+
+@pytest.mark.parametrize("spec", ["vllm://127.0.0.1:8000", "http://127.0.0.1:8000"])
+def test_an_address_is_no_source(spec: str) -> None:
+    with pytest.raises(ConversionError, match=f"{spec} is an address"):
+        open_source(spec, ConvertOptions(targets=parse_targets(["onnx:int4"])))
 
 
 def test_files_that_are_not_there_are_empty(tmp_path: Path) -> None:

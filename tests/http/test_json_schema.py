@@ -1,12 +1,17 @@
 """Schemas as grammars: what is refused, and that answers follow what is not."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from live_server import Served
 from request_bodies import chat
 
+from tapster.runtime.engines.local.engine import LocalEngine
 from tapster.runtime.errors import RequestError
 from tapster.server.http.errors import ApiError
 from tapster.server.http.json_grammar import schema_grammar
@@ -129,3 +134,16 @@ def test_an_endless_schema_is_refused(http: httpx.Client) -> None:
     response = http.post("/v1/chat/completions", json=chat(response_format=form))
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "response_format.json_schema.schema"
+
+
+def test_an_engine_without_grammars_says_so(
+    own_server: Callable[[], AbstractContextManager[Served]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with own_server() as served, served.client() as client:
+        engine: Any = served.runtime.engine
+        monkeypatch.setattr(engine, "capabilities", replace(engine.capabilities, name="onnx", grammar=False))
+        monkeypatch.setattr(engine, "_sampler", lambda params: LocalEngine._sampler(engine, params))
+        for form in ({"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": "it", "schema": {}}}):
+            error = client.post("/v1/chat/completions", json=chat(response_format=form)).json()["error"]
+            assert error["param"] == "response_format"
+            assert "the onnx engine has no grammars" in error["message"]

@@ -21,7 +21,6 @@ from tapster.converters.folder import FolderReport
 from tapster.runtime.engines.mlx.config import MlxConfig
 from tapster.runtime.engines.mlx.engine import MlxEngine
 from tapster.runtime.engines.mlx.logits import open_logits
-from tapster.runtime.engines.mlx.prefixes import common_prefix
 from tapster.runtime.errors import EngineError, ModelError
 from tapster.runtime.profile import load_profile
 
@@ -175,14 +174,6 @@ def test_a_folder_without_some_weights_is_one_line(mlx_folder: MlxFolder, tmp_pa
     with pytest.raises(ModelError) as caught:
         MlxEngine(load_profile(tmp_path / "broken"))
     assert "\n" not in str(caught.value)
-
-
-def test_common_prefix_is_that_of_a_loop() -> None:
-    random = np.random.default_rng(0)
-    for _ in range(500):
-        first, second = (random.integers(0, 2, random.integers(0, 12)).tolist() for _ in range(2))
-        plain = next((i for i, pair in enumerate(zip(first, second)) if pair[0] != pair[1]), None)  # noqa: B905
-        assert common_prefix(first, second) == (min(len(first), len(second)) if plain is None else plain)
 
 
 @pytest.mark.parametrize("ending", ["engine.close()", ""])

@@ -301,3 +301,13 @@ def test_the_names_that_end_a_generation_are_llama_cpp_s(name: str, tmp_path: Pa
 )
 def test_names_that_end_nothing_beside_others(names: list[str], tmp_path: Path) -> None:
     assert ends_here(names, tmp_path) == ends_in_llama_cpp(names, tmp_path / "v.gguf")
+
+
+def test_ids_that_the_model_has_no_row_for_are_left_out(demo_model: Path, tmp_path: Path) -> None:
+    tokenizer = rebuilt(demo_model, tmp_path)
+    assert 2 in tokenizer.eog_ids
+    tokenizer.limit(2)
+    assert tokenizer.vocab_size == 2
+    assert tokenizer.eog_ids == {0}
+    tokenizer.limit(9)
+    assert tokenizer.vocab_size == 2

@@ -157,3 +157,10 @@ def test_missing_and_damaged_files(tmp_path: Path, onnx_folder: Callable[..., Pa
     (tmp_path / "model.onnx").write_bytes(b"this is no graph")
     with pytest.raises(ModelError, match="cannot load"):
         open_folder(tmp_path)
+
+
+def test_a_context_longer_than_the_table_of_angles(onnx_folder: Callable[..., Path]) -> None:
+    from tapster.runtime.engines.onnx.open_model import open_model
+
+    with pytest.raises(ModelError, match=r"cannot compute 100000 tokens .*lower --context"):
+        open_model(onnx_folder("llama"), context_length=100_000, parallel=1, threads=1)

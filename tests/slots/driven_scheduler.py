@@ -16,10 +16,18 @@ GREEDY: dict[str, Any] = {"temperature": 0.0}
 class Driven:
     """The scheduler, and what its sink was told: ``tokens``, ``finished`` and ``failures`` by sequence."""
 
-    def __init__(self, model: Any, *, eog: Sequence[int] = (), parallel: int = 4, batch: int = 64) -> None:
+    def __init__(
+        self, model: Any, *, eog: Sequence[int] = (), parallel: int = 4, batch: int = 64, vocab: int | None = None
+    ) -> None:
         self.model = model
         self.eog = frozenset(eog)
-        self.scheduler = SlotScheduler(model, eog_ids=self.eog, max_parallel=parallel, batch_tokens=batch)
+        self.scheduler = SlotScheduler(
+            model,
+            vocab_size=vocab or model.vocab_size,
+            eog_ids=self.eog,
+            max_parallel=parallel,
+            batch_tokens=batch,
+        )
         self.scheduler.sink = self
         self.tokens: dict[LocalSequence, list[Token]] = {}
         self.finished: dict[LocalSequence, str] = {}

@@ -226,6 +226,37 @@ def test_a_sequence_without_memory_fails_alone() -> None:
     assert driven.ids(good) == answer(ToyAttention, ids(1, 20), 15)
 
 
+def test_a_copy_that_finds_no_memory_leaves_nothing_behind_that_looks_whole() -> None:
+    class Failing(ToyAttention):
+        def copy(self, source, target, num_tokens):
+            self.cells[target] = np.nan
+            raise OutOfMemory("no memory for a copy")
+
+    driven = Driven(Failing(2), parallel=2)
+    before, long = ids(6, 20), ids(7, 120)
+    driven.run(before, 4)
+    driven.run(long, 4)
+    bad = driven.add([*long[:60], *ids(8, 30)], 4)
+    driven.finish()
+    assert driven.failures == {bad: "no memory for a copy"}
+    assert driven.run([*before, 3], 5) == answer(ToyAttention, [*before, 3], 5)
+
+
+def test_ids_that_only_the_model_has_are_never_chosen() -> None:
+    class Padded(ToyAttention):
+        def _token(self, slot, token, position):
+            row = super()._token(slot, token, position)
+            row[-8:] = 1000
+            return row
+
+    driven = Driven(Padded(3), vocab=VOCAB - 8)
+    seqs = [driven.add([1 + seed, 2], 6, top_logprobs=3, prompt_logprobs=2) for seed in range(2)]
+    driven.finish()
+    for seq in seqs:
+        shown = [*driven.tokens[seq], *seq.prompt_logprobs]
+        assert all(one.id < VOCAB - 8 for token in shown for one in (token, *(token.top or ())))
+
+
 def test_logits_of_a_given_text_in_pieces() -> None:
     model = ToyAttention(1)
     logits, text = SlotLogits(model), ids(4, 30)

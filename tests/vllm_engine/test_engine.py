@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -358,6 +359,14 @@ def test_affinity_ends_where_a_server_is_much_busier() -> None:
     known.num_open = 30
     assert servers.choose(blocks, ()) is known
     assert servers.choose(servers.blocks([8] * BLOCK), ()) is other
+
+
+def test_a_server_may_be_down_for_very_long() -> None:
+    server = Servers(parse_url("vllm://a")[0]).all[0]
+    for _ in range(1100):
+        server.failed("connection refused")
+    assert not server.is_up
+    assert server.retry_at_s < time.monotonic() + 31
 
 
 def test_a_server_that_is_down_comes_last() -> None:

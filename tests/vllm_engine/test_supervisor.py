@@ -116,13 +116,12 @@ def test_a_crash_is_told_and_its_workers_end() -> None:
         wait_until(lambda: not descendants())
 
 
-async def test_a_crash_fails_the_engine() -> None:
+async def test_a_crash_fails_the_engine_though_nobody_has_asked_for_anything() -> None:
     profile = cast(ModelProfile, SimpleNamespace(path=CHECKPOINT))
     engine = VllmEngine(profile, config(), tokenizer=ByteTokenizer())
     failures: list[EngineError] = []
     try:
         engine.on_failure(failures.append)
-        engine._bind()
         for process in descendants():
             if "serve" in process.cmdline() and "-I" not in process.cmdline():
                 process.send_signal(signal.SIGKILL)
@@ -130,6 +129,9 @@ async def test_a_crash_fails_the_engine() -> None:
             while not failures:
                 await asyncio.sleep(0.01)
         assert engine.failed is failures[0]
+        engine.on_failure(failures.append)
+        await asyncio.sleep(0.1)
+        assert failures == [engine.failed] * 2
         with pytest.raises(EngineError, match="while it was serving"):
             engine.generate([1], cast(Any, None))
     finally:

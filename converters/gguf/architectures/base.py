@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from ....runtime.errors import ConversionError
+from ...checkpoint.tied import check_tied
 from ..plan import Compute, TensorPlan, Value
 from .config import Config
 from .rope import Rope, check_rope, frequency_factors, read_rope, rope_metadata
@@ -225,7 +226,7 @@ class Builder:
             self.plans.append(TensorPlan("output.weight", shape, (self.tensors.take("lm_head.weight", shape),)))
             return
         if "lm_head.weight" in self.tensors:
-            _check_tied(self.tensors.take("lm_head.weight", shape).bits(), embedding.bits())
+            check_tied(self.tensors.take("lm_head.weight", shape).bits(), embedding.bits())
         if needs_output:
             self.plans.append(TensorPlan("output.weight", shape, (embedding,)))
             self.notes.append(f"the tied embedding is written twice: llama.cpp's {self.architecture} wants an output")
@@ -253,13 +254,3 @@ def kept_type(name: str, shape: tuple[int, ...]) -> str | None:
     """F32 for what llama.cpp reads in float32 only: vectors, norms, and whatever is no ``.weight``."""
     is_small = len(shape) <= 1 or name.endswith("_norm.weight") or not name.endswith(".weight")
     return "F32" if is_small else None
-
-
-def _check_tied(output: np.ndarray, embedding: np.ndarray) -> None:
-    step = max(1, (1 << 22) // max(1, output.shape[-1]))
-    for start in range(0, len(output), step):
-        if not np.array_equal(output[start : start + step], embedding[start : start + step]):
-            raise ConversionError(
-                "config.json has tie_word_embeddings = True, and lm_head.weight is not embed_tokens.weight: set it to "
-                "false, or remove lm_head.weight"
-            )

@@ -62,6 +62,9 @@ class Config:
     A key with the value null counts as absent, as in transformers, but for the few of which null means something.
     """
 
+    cannot = "GGUF has no key for it in"
+    """How a refusal ends, before the target."""
+
     def __init__(self, values: Mapping[str, Any], target: str) -> None:
         self._values = {key: value for key, value in values.items() if value is not None}
         self._nulls = values.keys() - self._values.keys()
@@ -134,8 +137,8 @@ class Config:
             neutral = _NEUTRAL[key]
             if not _is_one_of(value, neutral if isinstance(neutral, tuple) else (neutral,)):
                 raise ConversionError(
-                    f"config.json has {key} = {short(value)}: it changes what the model computes, and GGUF has no key "
-                    f"for it in {self.target}"
+                    f"config.json has {key} = {short(value)}: it changes what the model computes, and "
+                    f"{self.cannot} {self.target}"
                 )
 
 

@@ -32,8 +32,9 @@ class MlxEngine(LocalEngine):
 
         config = config or MlxConfig()
         super().__init__(config)
-        self.tokenizer = open_tokenizer(profile)
+        self.tokenizer = tokenizer = open_tokenizer(profile)
         model = load_mlx(profile, trust_remote_code=config.trust_remote_code)
+        tokenizer.limit(model.vocab_size)
         self._old_wired_limit = maybe_set_recommended_wired_limit()
         context_length = config.context_length(profile.context_length)
         if profile.context_length and context_length > profile.context_length:
@@ -48,7 +49,7 @@ class MlxEngine(LocalEngine):
         kept_bytes = min(int(_KEPT_SHARE * room), _KEPT_CONTEXTS * context_length * model.token_bytes)
         self.scheduler = MlxScheduler(
             model,
-            vocab_size=min(model.vocab_size, self.tokenizer.vocab_size),
+            vocab_size=tokenizer.vocab_size,
             eog_ids=self.tokenizer.eog_ids,
             max_parallel=parallel,
             batch_tokens=config.batch_tokens,

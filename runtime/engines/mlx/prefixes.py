@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..local.prefix import common_prefix
 from . import caches
 from .caches import Caches
 
@@ -69,19 +70,5 @@ class Prefixes:
 
     def _usable(self, prefix: _Prefix, tokens: Sequence[int], limit: int) -> int:
         """How many tokens from the beginning can be had from a cache: all that are shared, if it can be cut there."""
-        shared = min(common_prefix(prefix.tokens, tokens), limit)
+        shared = common_prefix(prefix.tokens, 0, tokens, 0, limit)
         return shared if shared == len(prefix.tokens) or caches.can_trim(prefix.caches) else 0
-
-
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens both begin with. Halved again and again: comparing slices is done in C."""
-    low, high = 0, min(len(first), len(second))
-    if first[:high] == second[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

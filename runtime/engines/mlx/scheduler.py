@@ -13,15 +13,17 @@ from collections.abc import Callable
 import numpy as np
 
 from ..base import Token
-from ..local.logprobs import log_softmax, score_prompt, top_logprobs
+from ..local.choice import append, next_token
+from ..local.logprobs import score_prompt
 from ..local.pacing import Pacer
+from ..local.prefix import common_prefix
 from ..local.scheduling import Sink
 from ..local.sequence import LocalSequence
 from . import caches
 from .batch import DecodeBatch, Step
 from .caches import Caches
 from .model import MlxModel
-from .prefixes import Prefixes, common_prefix
+from .prefixes import Prefixes
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +169,7 @@ class MlxScheduler:
         if not self._model.can_trim:
             return False
         for other in self._prefilling:
-            shared = min(common_prefix(other.tokens, seq.tokens), len(other.tokens) - 1, limit)
+            shared = common_prefix(other.tokens, 0, seq.tokens, 0, min(len(other.tokens) - 1, limit))
             if shared - cached >= WORTH_WAITING and other.num_computed < shared:
                 return True
         return False
@@ -176,7 +178,10 @@ class MlxScheduler:
         """A cache with as much of the prompt as is known: from a running sequence, from one that has ended, or none."""
         if limit and self._model.can_trim:
             shared, other = max(
-                ((min(common_prefix(one.tokens, seq.tokens), one.num_computed, limit), one) for one in self.running),
+                (
+                    (common_prefix(one.tokens, 0, seq.tokens, 0, min(one.num_computed, limit)), one)
+                    for one in self.running
+                ),
                 key=lambda pair: pair[0],
                 default=(0, None),
             )
@@ -228,7 +233,7 @@ class MlxScheduler:
         ended = [seq for seq, token in step.delivered_now() if self._give(seq, Token(token, token in self._eog_ids))]
         tokens: dict[int, int] = {}
         for row, seq, logits in step.logits():
-            token = self._sample(seq, logits)
+            token = next_token(seq, logits, self._eog_ids)
             if token is None:
                 self.sink.ended(seq, "eog")
                 ended.append(seq)
@@ -239,21 +244,9 @@ class MlxScheduler:
         self._batch.choose(step, tokens)
         self._finish([(seq, len(seq.tokens)) for seq in ended])
 
-    def _sample(self, seq: LocalSequence, logits: np.ndarray) -> Token | None:
-        wanted = seq.params.top_logprobs
-        logprobs = log_softmax(logits) if wanted is not None else None
-        token_id = seq.sampler.sample(logits)
-        if token_id is None:
-            return None
-        if logprobs is None:
-            return Token(token_id, token_id in self._eog_ids)
-        top = top_logprobs(logprobs, wanted or 0)
-        return Token(token_id, token_id in self._eog_ids, float(logprobs[token_id]), top)
-
     def _give(self, seq: LocalSequence, token: Token) -> bool:
         """Deliver a token. Returns whether it is the sequence's last."""
-        seq.tokens.append(token.id)
-        finish = "eog" if token.is_eog else "length" if seq.num_generated >= seq.max_new else None
+        finish = append(seq, token)
         self.sink.token(seq, token, finish)
         return finish is not None
 

@@ -8,7 +8,7 @@ import onnxruntime
 
 from ...errors import ModelError
 from ..slots.memory import fit_slots
-from ..slots.model import SlotModel
+from ..slots.model import SlotModel, check_last_position
 from .graph import Graph, read_graph
 from .growing_model import GrowingModel
 from .session import declared_cache, first_line, open_session
@@ -23,7 +23,9 @@ def open_model(path: Path, *, context_length: int, parallel: int, threads: int |
     graph = read_graph(session, declared_cache(path))
     slots = fit_slots(parallel, context_length * graph.bytes_per_token, context_length)
     if _updates_in_place(session, graph):
-        return TableModel(session, graph, num_slots=slots, context_length=context_length)
+        table = TableModel(session, graph, num_slots=slots, context_length=context_length)
+        check_last_position(table, context_length)
+        return table
     log.info("the graph in %s copies its cache in every step: sequences advance one after the other", path)
     model = GrowingModel(session, graph, num_slots=slots)
     try:

@@ -1,11 +1,15 @@
 """What the engines over a slot model have in common."""
 
-from ...errors import ModelError
-from ..base import Capabilities, Tokenizer
+import logging
+
+from ...tokenizer.folder import FolderTokenizer
+from ..base import Capabilities
 from ..config import EngineConfig
 from ..local.engine import LocalEngine
 from .model import SlotModel
 from .scheduler import SlotScheduler
+
+log = logging.getLogger(__name__)
 
 
 class SlotEngine(LocalEngine):
@@ -15,19 +19,20 @@ class SlotEngine(LocalEngine):
         super().__init__(config)
         self._model: SlotModel | None = None
 
-    def _run(self, name: str, model: SlotModel, tokenizer: Tokenizer, context_length: int) -> None:
+    def _run(self, name: str, model: SlotModel, tokenizer: FolderTokenizer, context_length: int) -> None:
         """Start to serve the model, which this engine closes."""
         self._model, self.tokenizer = model, tokenizer
-        if tokenizer.vocab_size > model.vocab_size:
-            self._free()
-            raise ModelError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens and the model computes {model.vocab_size}: the files "
-                "in the folder do not belong together"
-            )
+        tokenizer.limit(model.vocab_size)
         parallel = min(self._config.max_parallel, model.num_slots)
+        if parallel < self._config.max_parallel:
+            log.warning("the memory holds %d sequences at once, not %d", parallel, self._config.max_parallel)
         self.capabilities = Capabilities(name, context_length, parallel, embeddings=False, grammar=False)
         self.scheduler = SlotScheduler(
-            model, eog_ids=tokenizer.eog_ids, max_parallel=parallel, batch_tokens=self._config.batch_tokens
+            model,
+            vocab_size=tokenizer.vocab_size,
+            eog_ids=tokenizer.eog_ids,
+            max_parallel=parallel,
+            batch_tokens=self._config.batch_tokens,
         )
         self._start(self.scheduler)
 

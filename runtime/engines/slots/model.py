@@ -5,6 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ...errors import ModelError
+
 
 class OutOfMemory(Exception):
     """A call needs more memory than there is; what the slots held before it is unchanged. One line to show."""
@@ -39,3 +41,14 @@ class SlotModel(Protocol):
     def close(self) -> None:
         """Free the model and its cache."""
         ...
+
+
+def check_last_position(model: SlotModel, context_length: int) -> None:
+    """ModelError when a table has no such position: one of a model's own tables, of positions or of rotary angles, may
+    end before, and a sequence that gets there would end the engine. What lies before it need not be computed."""
+    try:
+        model.prefill(0, [0], context_length - 1)
+    except Exception as error:  # every library has its own
+        raise ModelError(
+            f"the model cannot compute {context_length} tokens ({' '.join(str(error).split())[:160]}): lower --context"
+        ) from error

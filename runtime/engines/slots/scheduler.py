@@ -29,12 +29,21 @@ _LOOK_AHEAD = 32
 class SlotScheduler:
     """Waiting and running sequences over one model; see ``local.scheduling.Scheduler``."""
 
-    def __init__(self, model: SlotModel, *, eog_ids: frozenset[int], max_parallel: int, batch_tokens: int) -> None:
+    def __init__(
+        self,
+        model: SlotModel,
+        *,
+        vocab_size: int,
+        eog_ids: frozenset[int],
+        max_parallel: int,
+        batch_tokens: int,
+    ) -> None:
         self.sink: Sink
         self.waiting: deque[LocalSequence] = deque()
         self.running: list[LocalSequence] = []
         self.table = SlotTable(model)
         self._model = model
+        self._vocab_size = vocab_size  # of the tokenizer: a padded model has logits for ids that nothing can name
         self._pacer = Pacer()
         self._eog_ids = eog_ids
         self._max_parallel = min(max_parallel, model.num_slots)
@@ -127,7 +136,7 @@ class SlotScheduler:
         except OutOfMemory as error:
             self._fail(seqs[-1], error)  # the youngest goes; the others try again in the next step
             return
-        for seq, row in zip(seqs, rows, strict=True):
+        for seq, row in zip(seqs, rows[:, : self._vocab_size], strict=True):
             seq.num_computed += 1
             self._sample(seq, row)
 
@@ -135,7 +144,7 @@ class SlotScheduler:
         start = seq.num_computed
         ids = seq.tokens[start : start + count]
         try:
-            rows = self._model.prefill(seq.seq_id or 0, ids, start, all_rows=seq.is_scoring)
+            rows = self._model.prefill(seq.seq_id or 0, ids, start, all_rows=seq.is_scoring)[:, : self._vocab_size]
         except OutOfMemory as error:
             self._fail(seq, error)
             return

@@ -59,6 +59,7 @@ class SlotTable:
         length, source = self._best(seq.tokens, limit)
         target = self._target(source, length)
         if source is not None and source is not target and length:
+            target.tokens = []  # whether the copy is made or there is no memory for it
             self._model.copy(source.index, target.index, length)
         if source is not None:
             source.last_used = self._tick()

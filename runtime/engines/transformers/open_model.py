@@ -11,7 +11,7 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 
 from ..local.threads import default_threads
 from ..slots.memory import fit_slots
-from ..slots.model import SlotModel
+from ..slots.model import SlotModel, check_last_position
 from .config import TransformersConfig
 from .loading import load_model, quiet_transformers
 from .state_model import RecomputingModel, StateModel
@@ -41,6 +41,8 @@ def _slot_model(model: Any, context_length: int, parallel: int) -> SlotModel:
     if layer_types is not None:
         table = TableModel(model, layer_types, num_slots=slots, context_length=context_length)
         if _is_ragged_right(table):
+            if context_length > (getattr(text_config, "max_position_embeddings", None) or 0):
+                check_last_position(table, context_length)
             return table
     state = StateModel(model, num_slots=slots)
     state.continues_chunks = _continues_right(state)
@@ -84,7 +86,7 @@ def _is_ragged_right(model: TableModel) -> bool:
     """
     if model.num_slots < 2:
         return True
-    texts = [[index % model.vocab_size for index in range(5, 5 + length)] for length in (3, 9)]
+    texts = [[index % model.vocab_size for index in range(5, 5 + length)] for length in (3, 8)]  # the least --context
     try:
         for slot, ids in enumerate(texts):
             model.prefill(slot, ids[:-1], 0)

@@ -76,8 +76,8 @@ class TableLayer(CacheLayerMixin):
             return
         rows = has_rows if rows <= has_rows else min(self._limits[0], max(rows, 2 * has_rows))
         cells = has_cells if cells <= has_cells else min(self._limits[1], max(cells, 2 * has_cells))
-        self.keys = _grown(self.keys, rows, cells)
-        self.values = _grown(self.values, rows, cells)
+        # both or none: there may be no memory for the second
+        self.keys, self.values = _grown(self.keys, rows, cells), _grown(self.values, rows, cells)
 
     def copy(self, source: int, target: int, cells: int) -> None:
         """Copy a row's first cells to another row."""

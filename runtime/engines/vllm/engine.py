@@ -124,6 +124,10 @@ class VllmEngine:
     def on_failure(self, callback: Callable[[EngineError], None]) -> None:
         """Call back on the event loop when a server that tapster started has ended; others may go and come."""
         self._failure_callbacks.append(callback)
+        if self._loop is None:
+            self._loop = _running_loop()  # it may end before anyone has asked for anything
+        if self._exit_error and not self._exit_error.is_shutdown and self._loop is not None:
+            self._loop.call_soon_threadsafe(callback, self._exit_error)
 
     def abort(self) -> None:
         """End everything that waits or runs with an EngineError that says the engine is shutting down."""

@@ -53,6 +53,8 @@ class Refusal:
             return Overloaded(f"{server} has no room: {self.message}", self.retry_after_s)
         if self.status in _WRONG_KEY:
             return EngineError(f"{server} does not take the API key (HTTP {self.status}): set VLLM_API_KEY")
+        if self.status == 404 and self.message.startswith("<"):
+            return EngineError(f"{where} answers with a web page (HTTP 404): is it vLLM that listens there?")
         return EngineError(f"{server} failed with HTTP {self.status}: {self.message}")
 
     def _our_param(self) -> str | None:

@@ -54,7 +54,7 @@ class Server:
 
     def failed(self, reason: object) -> None:
         """Leave it out for a while, longer each time, and check its model again: it may come back as another."""
-        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self._num_failures)
+        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._num_failures, 16))
         if self._num_failures == 0:
             log.warning("vLLM at %s: %s; it is left out and tried again", self.address, reason)
         self._num_failures += 1

@@ -85,6 +85,8 @@ async def _start(body: CreateChatCompletionRequest, served: Served, request: Req
         )
     except RequestError as error:
         if error.param == "grammar" and body.grammar is None:
+            if not runtime.engine.capabilities.grammar:
+                raise bad_request(str(error), "response_format") from error
             raise bad_request("the schema refers to itself without end", SCHEMA_PARAM) from error
         raise
 
