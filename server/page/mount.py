@@ -63,7 +63,8 @@ class Page:
                 is_up.set()
                 await self._closing.wait()
         except Exception as error:  # noqa: BLE001 - whatever Gradio raises must not reach the API
-            self._fail(error)
+            if not self._closing.is_set():
+                self._fail(error)
         finally:
             self.is_open = False
             is_up.set()

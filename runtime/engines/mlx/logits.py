@@ -13,6 +13,9 @@ from .model import MlxModel, load_mlx
 if TYPE_CHECKING:
     from .caches import Caches
 
+_AT_ONCE = 32
+"""Tokens of one call, between which Ctrl-C is heard: on a CPU more take many seconds."""
+
 
 class MlxLogits:
     """See ``engines.logits.LogitsModel``. To be used on the thread that made it."""
@@ -33,7 +36,11 @@ class MlxLogits:
             self._caches = kept if kept is not None else self._model.new_caches()
         self._num_tokens = start + len(ids)
         with self._model.stream():
-            return np.array(self._model.logits(ids, self._caches))
+            parts = [
+                np.array(self._model.logits(ids[begin : begin + _AT_ONCE], self._caches))
+                for begin in range(0, len(ids), _AT_ONCE)
+            ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def forget(self) -> None:
         """Empty the cache."""
