@@ -6,6 +6,7 @@ in many ways. Where several names stand for one split, the name is the one of th
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...runtime.errors import ConversionError
@@ -152,17 +153,17 @@ def choose_pretokenizer(description: dict[str, Any]) -> str:
     return max(fitting, key=lambda split: (split.ignore_merges == ignore_merges, split.has_nfc == has_nfc)).pre
 
 
-def _as_written(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _as_written(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Without what does not change the words."""
     return [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
 
 
-def _behaving_like(steps: list[dict[str, Any]]) -> list[Split]:
+def _behaving_like(steps: Sequence[Mapping[str, Any]]) -> list[Split]:
     wanted = _words(steps)
     return [split for split in SPLITS if _words(split.steps) == wanted]
 
 
-def _words(steps: list[dict[str, Any]]) -> list[list[str]]:
+def _words(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     from tokenizers import Tokenizer
 
     description = {
