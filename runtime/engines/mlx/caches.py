@@ -1,7 +1,8 @@
 """Prompt caches: one cache a layer, of one sequence (as mlx-lm makes them) or of several (its batch caches).
 
-mlx's arrays do not change: writing into a slice makes a new array, in place only where nobody else holds the old one.
-So copies of a cache cost nothing until one of them grows.
+mlx computes a new array where a slice is written to, in place only where nobody else holds the old one, but Python's
+name for it then means the new one, for all who share the name. So a copy of a cache has names of its own; it costs
+nothing until it grows.
 """
 
 import copy
@@ -24,16 +25,23 @@ def can_batch(caches: Caches) -> bool:
 
 def clone(caches: Caches) -> Caches:
     """A cache that grows by itself."""
-    copies = [copy.copy(cache) for cache in caches]
-    for one in copies:
-        for name, value in vars(one).items():
-            if isinstance(value, list):  # states that are exchanged in place
-                setattr(one, name, copy.deepcopy(value) if _is_nested(value) else list(value))
-    return copies
+    return [_copied(cache) for cache in caches]
 
 
-def _is_nested(values: list[Any]) -> bool:
-    return any(hasattr(value, "update_and_fetch") or isinstance(value, list) for value in values)
+def _copied(value: Any) -> Any:
+    """A cache, or what is in one: arrays under new names, lists and caches within with copies of what they hold."""
+    import mlx.core as mx
+
+    if isinstance(value, mx.array):
+        return value[...]
+    if isinstance(value, list | tuple):
+        return type(value)(map(_copied, value))
+    if not hasattr(value, "__dict__"):
+        return value
+    one = copy.copy(value)
+    for name, part in vars(one).items():
+        setattr(one, name, _copied(part))
+    return one
 
 
 def trimmed(caches: Caches, num_tokens: int, keep: int) -> Caches | None:
