@@ -55,9 +55,19 @@ def started(*arguments: str, **settings: Any) -> Iterator[tuple[Supervisor, Vllm
         supervisor.stop()
 
 
+_OTHERS: set[psutil.Process] = set()
+"""Children that earlier tests of this process have left."""
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    _OTHERS.clear()
+    _OTHERS.update(psutil.Process().children(recursive=True))
+
+
 def descendants() -> list[psutil.Process]:
     """What runs below this process, of what a supervisor starts."""
-    found = psutil.Process().children(recursive=True)
+    found = [one for one in psutil.Process().children(recursive=True) if one not in _OTHERS]
     return [each for each in found if each.status() != psutil.STATUS_ZOMBIE]
 
 
