@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..local.choice import append, next_token
+from ..local.choice import advance
 from ..local.logprobs import score_prompt
 from ..local.pacing import Pacer
 from ..local.prefix import common_prefix
@@ -196,19 +196,13 @@ class Scheduler:
                 self._sample(seq, rows[-1])
 
     def _sample(self, seq: LocalSequence, logits: np.ndarray) -> None:
-        if seq.num_generated >= seq.max_new:
-            self._finish(seq, keep=len(seq.tokens))
-            self.sink.ended(seq, "length")
-            return
-        token = next_token(seq, logits, self._eog_ids)
-        if token is None:
-            self._finish(seq, keep=len(seq.tokens))
-            self.sink.ended(seq, "eog")
-            return
-        finish = append(seq, token)
+        token, finish = advance(seq, logits, self._eog_ids)
         if finish:
             self._finish(seq, keep=len(seq.tokens))
-        self.sink.token(seq, token, finish)
+        if token:
+            self.sink.token(seq, token, finish)
+        elif finish:
+            self.sink.ended(seq, finish)
 
     def _finish(self, seq: LocalSequence, keep: int) -> None:
         assert seq.seq_id is not None

@@ -29,3 +29,11 @@ def append(seq: LocalSequence, token: Token) -> str | None:
     if token.is_eog:
         return "eog"
     return "length" if seq.num_generated >= seq.max_new else None
+
+
+def advance(seq: LocalSequence, logits: np.ndarray, eog_ids: Collection[int]) -> tuple[Token | None, str | None]:
+    """What a row of logits brings a sequence: its next token, which is then part of it, and why it ends, if it does."""
+    if seq.num_generated >= seq.max_new:
+        return None, "length"
+    token = next_token(seq, logits, eog_ids)
+    return (token, append(seq, token)) if token else (None, "eog")
