@@ -33,8 +33,8 @@ class LazyModel:
 def require_mlx() -> None:
     """ConversionError when mlx-lm is not installed."""
     try:
-        import mlx.core  # noqa: F401
-        import mlx_lm  # noqa: F401
+        import mlx.core  # noqa: F401 - only whether it is there
+        import mlx_lm  # noqa: F401 - only whether it is there
     except ImportError as error:
         raise ConversionError(f"{_EXTRA} ({error})") from error
 

@@ -46,7 +46,7 @@ def write_onnx(
 def require_onnx() -> None:
     """ConversionError with the command that installs what is missing."""
     try:
-        import onnx_ir  # noqa: F401
+        import onnx_ir  # noqa: F401 - only whether it is there
     except ImportError as error:
         raise ConversionError(
             f"ONNX needs packages that are not installed ({error.name}): pip install 'tapster[onnx]'"

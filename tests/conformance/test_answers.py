@@ -57,7 +57,7 @@ def test_several_answers(server: Api, answers: Answers) -> None:
     assert [reply.choice["index"] for reply in replies] == [0, 1, 2]
     assert {reply.text for reply in replies} == {plain.text}
     check_usage(replies[0].usage, 18)
-    assert replies[0].usage["prompt_tokens"] == plain.whole.usage["prompt_tokens"]  # type: ignore[index]
+    assert replies[0].usage["prompt_tokens"] == plain.whole.usage["prompt_tokens"]  # type: ignore[index]  # there, as asked
 
 
 def test_several_streamed_answers(server: Api, answers: Answers) -> None:

@@ -68,7 +68,7 @@ def test_a_closed_stream_is_freed_and_the_others_go_on(server: Api, answers: Ans
         for _ in range(3):
             next(leaving)
         other = pool.submit(server.streamed, plain.prompt, max_tokens=plain.max_tokens)
-        leaving.close()  # type: ignore[attr-defined]
+        leaving.close()  # type: ignore[attr-defined]  # it is a generator
         assert other.result().text == plain.text
     assert is_freed(server)
 

@@ -29,7 +29,7 @@ for _name in ("mlx", "mlx_lm", "onnx_ir", "onnxruntime"):
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own imports'
-    import mlx_lm  # noqa: F401
+    import mlx_lm  # noqa: F401 - for the warnings of its import
 
 pytestmark = pytest.mark.usefixtures("own_signals")
 

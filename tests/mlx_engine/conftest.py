@@ -22,7 +22,7 @@ for _name in ("mlx", "mlx_lm", "torch", "transformers"):
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own imports'
-    import mlx_lm  # noqa: F401
+    import mlx_lm  # noqa: F401 - for the warnings of its import
 
 MlxFolder = Callable[..., tuple[Path, FolderReport]]
 

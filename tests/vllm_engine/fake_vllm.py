@@ -25,7 +25,7 @@ def main() -> None:
         time.sleep(600)
     if "--pids" in arguments:
         path = arguments[arguments.index("--pids") + 1]
-        with open(path, "w") as file:  # noqa: PTH123
+        with open(path, "w") as file:  # noqa: PTH123 - no pathlib: it starts at once
             file.write(str(os.getpid()))
     port = int(arguments[arguments.index("--port") + 1])
     http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()

@@ -54,7 +54,7 @@ def _others() -> list[int]:
     """What is in the group besides this process. Only Linux tells; elsewhere SIGTERM has to do."""
     own, group = os.getpid(), os.getpgrp()
     try:
-        names = [name for name in os.listdir("/proc") if name.isdigit() and int(name) != own]  # noqa: PTH208
+        names = [name for name in os.listdir("/proc") if name.isdigit() and int(name) != own]  # noqa: PTH208 - no pathlib: it starts at once
     except OSError:
         return []
     return [int(name) for name in names if _group_of(name) == group]
@@ -62,7 +62,7 @@ def _others() -> list[int]:
 
 def _group_of(name: str) -> int | None:
     try:
-        with open(f"/proc/{name}/stat", encoding="latin-1") as file:  # noqa: PTH123
+        with open(f"/proc/{name}/stat", encoding="latin-1") as file:  # noqa: PTH123 - no pathlib: it starts at once
             state, _, group = file.read().rpartition(")")[2].split()[:3]
     except (OSError, ValueError):
         return None
