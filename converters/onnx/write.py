@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import ConversionError
+from ...runtime.uninterrupted import uninterrupted
 from ..checkpoint.checkpoint import Checkpoint
 from ..folder import FolderReport, write_companions
 from ..progress import Progress, Silent
@@ -46,7 +47,8 @@ def write_onnx(
 def require_onnx() -> None:
     """ConversionError with the command that installs what is missing."""
     try:
-        import onnx_ir  # noqa: F401 - only whether it is there
+        with uninterrupted():
+            import onnx_ir  # noqa: F401 - only whether it is there
     except ImportError as error:
         raise ConversionError(
             f"ONNX needs packages that are not installed ({error.name}): pip install 'tapster[onnx]'"
