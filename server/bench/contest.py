@@ -1,7 +1,7 @@
-"""An engine of ours, served over HTTP, against the program whose format or library it uses: in turns, on one machine.
+"""An engine of ours against the program whose format or library it uses: in turns, on one machine.
 
-Both are loaded and warm before the first turn and idle during the other's; every turn has new prompts, the same for
-both. A third process runs our engine without HTTP, to tell what the server costs.
+Both are processes without HTTP, loaded and warm before the first turn and idle during the other's; every turn has new
+prompts, the same for both. A third serves our engine, to tell what the server and its client cost.
 """
 
 import asyncio
@@ -119,7 +119,7 @@ async def hold(contest: Contest, *, repeat: int, threads: int, timeout_s: float,
         address, ours = await stack.enter_async_context(_served(contest, threads, timeout_s))
         theirs = await stack.enter_async_context(_process(contest.opponent, contest, threads))
         inside = await stack.enter_async_context(_process(f"tapster {contest.engine}", contest, threads))
-        sides: dict[str, Side] = {"tapster serve": ours, contest.opponent: theirs, "tapster without HTTP": inside}
+        sides: dict[str, Side] = {"tapster": inside, contest.opponent: theirs, "tapster serve": ours}
         for streams in contest.streams:
             found = {name: Turns(name) for name in sides}
             for number in range(repeat + 1):
@@ -134,16 +134,20 @@ async def hold(contest: Contest, *, repeat: int, threads: int, timeout_s: float,
 
 
 def contest_rows(what: str, sides: Sequence[Turns], bar: float = BAR) -> list[Row]:
-    """Rates of all sides, and by turns the first's as a multiple of the second's, with its bar."""
-    ours, theirs, *_ = sides
+    """Rates of all sides, and by turns each other side's as a multiple of the second's, the first with its bar."""
+    ours, theirs, *others = sides
     rows = [Row(f"{what}: {side.name}", side.rate(), "tok/s") for side in sides]
-    ratio = median(our.rate / their.rate for our, their in zip(ours.turns, theirs.turns, strict=True))
-    rows.append(Row(f"{what}: {ours.name} / {theirs.name}", ratio, "x", bar, is_at_least=True))
+    rows.append(Row(f"{what}: {ours.name} / {theirs.name}", _ratio(ours, theirs), "x", bar, is_at_least=True))
+    rows += [Row(f"{what}: {other.name} / {theirs.name}", _ratio(other, theirs), "x") for other in others]
     pairs = [(our.decode_rate, their.decode_rate) for our, their in zip(ours.turns, theirs.turns, strict=True)]
     decode = [our / their for our, their in pairs if our is not None and their is not None]
     if decode:
         rows.append(Row(f"{what}: the same after the first token", median(decode), "x"))
     return rows
+
+
+def _ratio(side: Turns, yardstick: Turns) -> float:
+    return median(its.rate / the.rate for its, the in zip(side.turns, yardstick.turns, strict=True))
 
 
 async def _checked_turn(name: str, side: Side, prompts: Prompts, new_tokens: int) -> Turn:

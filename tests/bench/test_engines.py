@@ -111,9 +111,7 @@ async def test_a_contest_of_an_engine_with_itself(tiny_model: Path, monkeypatch:
         say=said.append,
     )
     works = [row.work for row in found if row.bar is not None]
-    assert works == [
-        f"llama.cpp, {streams}: tapster serve / tapster llama.cpp" for streams in ("1 stream", "2 streams")
-    ]
+    assert works == [f"llama.cpp, {streams}: tapster / tapster llama.cpp" for streams in ("1 stream", "2 streams")]
     assert all(row.value > 0 for row in found)
     assert said[-1] == "llama.cpp: 2 streams, 1/1"
 
