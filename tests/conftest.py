@@ -2,11 +2,15 @@
 
 import importlib.util
 import signal
-from collections.abc import AsyncIterator
+import warnings
+from collections.abc import AsyncIterator, Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
+from tiny_checkpoints import TinyCheckpoint, make_checkpoint
 from tiny_gguf import write_tiny_gguf
+from tiny_tokenizer import save_tokenizer
 
 from tapster.runtime.runtime import Runtime
 
@@ -37,6 +41,23 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("no ../shared/data: benchmark and vocabulary files are not part of the repository")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyCheckpoint]:
+    """The checkpoint of a recipe of ``tiny_checkpoints``, its tokenizer trained on the spot. Copy it to change it."""
+    for name in ("torch", "transformers"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"no {name}, which makes the checkpoints: pip install 'tapster[dev]'")
+
+    @cache
+    def make(recipe: str) -> TinyCheckpoint:
+        folder = tmp_path_factory.mktemp("tiny") / f"tiny-{recipe}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's and transformers' own
+            return make_checkpoint(recipe, folder, save_tokenizer)
+
+    return make
 
 
 @pytest.fixture(scope="session")

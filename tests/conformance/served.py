@@ -19,7 +19,7 @@ END_S = 60
 @contextmanager
 def serving(model: str, *options: str) -> Iterator[str]:
     """The URL of a server that answers, on a free port. It is gone afterwards."""
-    command = [sys.executable, "-m", "tapster.server.cli", "serve", model, *options, "--port", "0", "--no-page"]
+    command = [sys.executable, "-m", "tapster.server.cli", "serve", model, "--port", "0", "--no-page", *options]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=offline)
     assert process.stderr

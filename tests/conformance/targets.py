@@ -11,8 +11,8 @@ from made_artifacts import CHECKPOINT, artifact, checkpoint, demo_file
 
 OPTIONS = ("--context", "2048", "--chat-template", str(Path(__file__).with_name("thinking.jinja")))
 """The model's own template, and one thing more: it knows reasoning, so that the rule about it can be tested."""
-
-
+_FOR_VLLM = ("--", "--enforce-eager", "--max-num-seqs", "16")
+"""Else it compiles for minutes before it answers."""
 ON_A_CPU = sys.platform != "darwin"
 """Where mlx computes a few tokens a second."""
 
@@ -49,8 +49,9 @@ class Target:
         return str(checkpoint() if self.made == CHECKPOINT else artifact(self.made))
 
     def options(self) -> tuple[str, ...]:
-        """Options of ``tapster serve``."""
-        return (*OPTIONS, "--engine", self.engine) if self.engine != "llama.cpp" else OPTIONS
+        """The last arguments of ``tapster serve``."""
+        engine = () if self.engine == "llama.cpp" else ("--engine", self.engine)
+        return (*OPTIONS, *engine, *(_FOR_VLLM if self.engine == "vllm" else ()))
 
 
 TARGETS = (

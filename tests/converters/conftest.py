@@ -1,10 +1,8 @@
 """Checkpoints that the converters' tests share: tiny ones of every architecture, made once, and their GGUF files."""
 
-import importlib.util
 import os
 import shutil
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -14,29 +12,11 @@ from convert_command import convert
 from ladder import Ladder
 from small_llama import chats, rendered
 from small_llama import small_llama as trained_small_llama
-from tiny_checkpoints import TinyCheckpoint, make_checkpoint, plan_folder
-from tiny_tokenizer import save_tokenizer
+from tiny_checkpoints import TinyCheckpoint, plan_folder
 
 from tapster.converters.gguf.quantize import Quantizer
 from tapster.converters.gguf.writer import write_gguf
 from tapster.converters.imatrix.collect import collect_imatrix
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyCheckpoint]:
-    """The checkpoint of a recipe of ``tiny_checkpoints``, with a tokenizer trained on the spot."""
-    for name in ("torch", "transformers"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"no {name}, which makes the checkpoints: pip install 'tapster[dev]'")
-
-    @cache
-    def make(recipe: str) -> TinyCheckpoint:
-        folder = tmp_path_factory.mktemp("tiny") / f"tiny-{recipe}"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's and transformers' own
-            return make_checkpoint(recipe, folder, save_tokenizer)
-
-    return make
 
 
 @pytest.fixture

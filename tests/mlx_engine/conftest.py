@@ -7,8 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from tiny_checkpoints import TinyCheckpoint, make_checkpoint
-from tiny_tokenizer import save_tokenizer
+from tiny_checkpoints import TinyCheckpoint
 
 from tapster.converters.checkpoint.checkpoint import open_checkpoint
 from tapster.converters.folder import FolderReport
@@ -25,19 +24,6 @@ with warnings.catch_warnings():
     import mlx_lm  # noqa: F401 - for the warnings of its import
 
 MlxFolder = Callable[..., tuple[Path, FolderReport]]
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyCheckpoint]:
-    """The checkpoint of a recipe, and transformers' logits for it."""
-
-    @cache
-    def make(recipe: str) -> TinyCheckpoint:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's and transformers' own
-            return make_checkpoint(recipe, tmp_path_factory.mktemp("tiny") / f"tiny-{recipe}", save_tokenizer)
-
-    return make
 
 
 @pytest.fixture(scope="session")

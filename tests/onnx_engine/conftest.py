@@ -1,14 +1,12 @@
 """A tiny checkpoint as ONNX folders, made by our converter, and the engine on it."""
 
 import importlib.util
-import warnings
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
-from tiny_checkpoints import TinyCheckpoint, make_checkpoint
-from tiny_tokenizer import save_tokenizer
+from tiny_checkpoints import TinyCheckpoint
 
 from tapster.converters.checkpoint.checkpoint import open_checkpoint
 from tapster.runtime.engines.local.engine import LocalEngine
@@ -18,19 +16,6 @@ from tapster.runtime.profile import load_profile
 for _name in ("onnxruntime", "onnx_ir", "torch", "transformers"):
     if importlib.util.find_spec(_name) is None:
         pytest.skip(f"no {_name}: pip install 'tapster[onnx,transformers]'", allow_module_level=True)
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyCheckpoint]:
-    """The checkpoint of a recipe of ``tiny_checkpoints``, with a tokenizer trained on the spot."""
-
-    @cache
-    def make(recipe: str) -> TinyCheckpoint:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's and transformers' own
-            return make_checkpoint(recipe, tmp_path_factory.mktemp("tiny") / f"tiny-{recipe}", save_tokenizer)
-
-    return make
 
 
 @pytest.fixture(scope="session")

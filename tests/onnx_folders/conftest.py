@@ -1,7 +1,6 @@
 """ONNX folders that the tests share: a tiny one of every form of every architecture, made once, and their logits."""
 
 import importlib.util
-import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -9,8 +8,7 @@ from unittest.mock import patch
 
 import pytest
 from onnx_recipes import EXTRA_RECIPES
-from tiny_checkpoints import RECIPES, TinyCheckpoint, make_checkpoint
-from tiny_tokenizer import save_tokenizer
+from tiny_checkpoints import RECIPES, TinyCheckpoint
 
 from tapster.converters.checkpoint.checkpoint import open_checkpoint
 from tapster.converters.folder import FolderReport
@@ -19,18 +17,12 @@ from tapster.converters.onnx.write import write_onnx
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyCheckpoint]:
-    """The checkpoint of a recipe, and transformers' logits for it."""
-    for name in ("torch", "transformers"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"no {name}, which makes the checkpoints: pip install 'tapster[dev]'")
+def tiny_checkpoint(tiny_checkpoint: Callable[[str], TinyCheckpoint]) -> Callable[[str], TinyCheckpoint]:
+    """With recipes of this room's own."""
 
-    @cache
     def make(recipe: str) -> TinyCheckpoint:
-        folder = tmp_path_factory.mktemp("tiny") / f"tiny-{recipe}"
-        with warnings.catch_warnings(), patch.dict(RECIPES, EXTRA_RECIPES):
-            warnings.simplefilter("ignore")  # torch's and transformers' own
-            return make_checkpoint(recipe, folder, save_tokenizer)
+        with patch.dict(RECIPES, EXTRA_RECIPES):
+            return tiny_checkpoint(recipe)
 
     return make
 
