@@ -5,6 +5,7 @@
     ├── ConfigError         an option or a setting makes no sense        command line: exit 2
     ├── ConversionError     a checkpoint cannot be converted             command line: exit 2
     ├── ProofError          an artifact is not what its source was       command line: exit 1
+    ├── TrainingError       training, or a teacher, failed               command line: exit 1
     ├── RequestError        a request is wrong; nothing ran              HTTP 400, names the parameter
     │   └── ContextOverflow   it does not fit; carries both numbers
     ├── Overloaded          the queue is full; try again later           HTTP 429
@@ -33,6 +34,10 @@ class ConversionError(TapsterError):
 
 class ProofError(TapsterError):
     """An artifact was made and is not what its source was."""
+
+
+class TrainingError(TapsterError):
+    """Training cannot go on, or a teacher's signal cannot be made or read."""
 
 
 class RequestError(TapsterError):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..runtime.errors import EngineError, ProofError, TapsterError
+from ..runtime.errors import EngineError, ProofError, TapsterError, TrainingError
 
 COMMANDS = {
     "serve": "answer on an OpenAI-compatible endpoint and a chat page",
@@ -15,6 +15,7 @@ COMMANDS = {
     "inspect": "show what a model is, how it stops, and what is wrong with it",
     "convert": "turn a checkpoint into GGUF files that are proved, or a GGUF file into a checkpoint",
     "imatrix": "collect an importance matrix, which makes small types lose less",
+    "train": "make a checkpoint from a recipe: distil, pre-train, fine-tune, replace attention",
     "compare": "measure artifacts and engines side by side: which to run on this machine",
     "bench": "measure a server or a model under load",
 }
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{args.command} takes nothing after --; {' and '.join(_RUNNERS)} do, for an engine they start")
     try:
         return _module(args.command).run(args)
-    except (EngineError, ProofError) as error:
+    except (EngineError, ProofError, TrainingError) as error:
         sys.stderr.write(f"tapster: {error}\n")
         return EXIT_FAILED
     except TapsterError as error:

@@ -1,0 +1,201 @@
+"""From sources to rows: files of all kinds, what is refused, and that the same comes out again."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_tokenizer import small_tokenizer
+
+from tapster.runtime.errors import ConfigError, TrainingError
+from tapster.training.data.load import load_rows, training_texts
+from tapster.training.data.sources import open_source, parse_hub, sample_names
+from tapster.training.recipe.schema import Data, Objective, Recipe, Stage, Student
+
+PAIRS = [{"question": f"What is {n} and {n}?", "answer": f"It is {2 * n}.", "hard": n % 5} for n in range(40)]
+
+
+def stage(**data: Any) -> Stage:
+    length = data.pop("sequence_length", 128)
+    return Stage(
+        name="sft", steps=1, sequence_length=length, data=Data(**data), objective=[Objective(term="cross_entropy")]
+    )
+
+
+def load(out: Path, *sources: object, needs: tuple[str, ...] = (), teacher_rows: Any = None, **data: Any) -> Any:
+    one = stage(train=[str(source) for source in sources], **data)
+    recipe = Recipe(name="x", title="x", student=Student(model="demo"), stages=[one])
+    return load_rows(one, recipe, small_tokenizer(), out, needs_columns=needs, teacher_rows=teacher_rows)
+
+
+def written(path: Path, rows: list[dict]) -> Path:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if path.suffix == ".parquet":
+        from datasets import Dataset
+
+        Dataset.from_list(rows).to_parquet(path)
+    elif path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(json.dumps({"canary": "x", "examples": rows}) if path.suffix == ".json" else text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.parquet"])
+def test_files_of_all_kinds_make_the_same_rows(name: str, tmp_path: Path) -> None:
+    data = load(tmp_path / "out", written(tmp_path / name, PAIRS), eval_rows=4)
+    plain = load(tmp_path / "plain", written(tmp_path / "b.jsonl", PAIRS), eval_rows=4)
+    assert data.train[:] == plain.train[:]
+    assert (len(data.train), len(data.eval)) == (36, 4)
+    assert sorted([*data.train["index"], *data.eval["index"]]) == list(range(40))
+    assert list(data.train["hard"]) == [PAIRS[idx]["hard"] for idx in data.train["index"]]
+    assert len(data.fingerprints[0]["files"][name]) == 64
+
+
+def test_again_is_the_same_and_is_read_from_the_disk(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [*PAIRS, {"question": "", "answer": "x"}])
+    first = load(tmp_path / "out", path, sequence_length=30)
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.arrow")}
+    second = load(tmp_path / "out", path, sequence_length=30)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.arrow")} == files
+    assert first.train[:] == second.train[:]
+    assert first.notes == second.notes
+    assert any("1 of 41 rows left out, because question is empty" in note for note in first.notes)
+
+
+def test_samples_of_the_package(tmp_path: Path) -> None:
+    assert sample_names() == ["chat", "prose", "sums"]
+    data = load(tmp_path, "sample:chat", "sample:sums", "sample:prose")
+    assert len(data.train) > 350
+
+
+def test_the_sums_are_right() -> None:
+    """The number behind #### is what the last calculation gives, and every calculation is right."""
+    for row in open_source("sample:sums").rows():
+        body, _, number = row["answer"].rpartition("#### ")
+        last = None
+        for words in (part.split() for part in body.split("\n")):
+            for at, word in enumerate(words):
+                if word == "=":
+                    left, sign, right, found = words[at - 3], words[at - 2], words[at - 1], words[at + 1].rstrip(".")
+                    a, b = int(left), int(right)
+                    last = {"+": a + b, "-": a - b, "*": a * b, "/": a / b}[sign]
+                    assert last == int(found), row
+        assert last == int(number), row
+
+
+def test_real_text_and_packing(shared_data: Path, tmp_path: Path) -> None:
+    data = load(tmp_path, shared_data / "gsm8k" / "train.jsonl.gz", packing=True, max_rows=200, sequence_length=512)
+    assert all(len(ids) <= 512 for ids in data.train["input_ids"])
+    used = sum(map(len, data.train["input_ids"])) / (512 * len(data.train))
+    assert used > 0.9
+    assert {len(row["segments"]) == len(row["input_ids"]) == len(row["labels"]) for row in data.train} == {True}
+    assert sorted([*data.train["index"], *data.eval["index"]]) == list(range(len(data.train) + len(data.eval)))
+
+
+def test_a_teacher_replaces_answers_and_adds_numbers(tmp_path: Path) -> None:
+    def teach(rows: Any) -> Any:
+        said = {"role": "assistant", "content": "Ask me later.", "reasoning_content": None}
+        return rows.map(lambda row: {"messages": [row["messages"][0], said], "output_entropy": 0.25})
+
+    data = load(tmp_path, written(tmp_path / "a.jsonl", PAIRS), needs=("output_entropy",), teacher_rows=teach)
+    assert set(data.train["output_entropy"]) == {0.25}
+    row = data.train[0]
+    learnt = [token for token in row["labels"] if token >= 0]
+    assert small_tokenizer().decode(learnt) == "Ask me later.<|im_end|>"
+
+
+def test_ordering_by_length_needs_no_column(tmp_path: Path) -> None:
+    data = load(tmp_path, "sample:chat", curriculum={"order": "strict", "by": "length"})
+    assert data.train["length"][:] == [float(len(ids)) for ids in data.train["input_ids"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "a"}\n{"text": \n', r"a.jsonl:2 is no JSON \(Expecting value\): repair or remove the line"),
+        (b"[1, 2]\n", r"a.jsonl:1 is a JSON list, not an object"),
+        (b'{"text": "\xff"}\n', r"a.jsonl:1 is no JSON \(UnicodeDecodeError\)"),
+        (b"", "there are no rows"),
+        (b'{"messages": []}\n', "1 of 1 rows left out, because it has no messages"),
+        (b'{"post": "a"}\n', "no known format has the columns post"),
+    ],
+)
+def test_a_bad_file_is_one_clear_line(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path / "out", tmp_path / "a.jsonl")
+    assert not list((tmp_path / "out").rglob(".*.arrow*"))
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("nothing.jsonl", {}, "there is no file or folder nothing.jsonl"),
+        ("sample:caht", {}, "no sample data 'caht': did you mean sample:chat?"),
+        ("hub:a b", {}, "'hub:a b' is no address of a data set"),
+        ("teacher", {}, "the source teacher needs the teacher's text cache"),
+        (
+            "sample:sums",
+            {"needs": ("output_entropy",)},
+            "needs the column output_entropy, which not all of its rows have",
+        ),
+        ("sample:sums", {"curriculum": {"order": "strict"}}, "say by which column"),
+        (
+            "sample:chat",
+            {"sequence_length": 8},
+            "the stage sft has nothing to train on: sft: 176 of 176 examples left out",
+        ),
+        (
+            "sample:sums",
+            {"packing": True, "curriculum": {"order": "strict", "by": "length"}},
+            "set data.packing = false",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(source: str, options: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, source, **options)
+
+
+def test_a_column_that_some_rows_lack_is_none(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [*PAIRS, {"question": "Why?", "answer": "So."}])
+    assert "hard" not in load(tmp_path, path).train.column_names
+    with pytest.raises(ConfigError, match="did you mean hard"):
+        load(tmp_path / "b", written(tmp_path / "b.jsonl", PAIRS), needs=("hrad",))
+
+
+def test_a_disk_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("in the way")
+    with pytest.raises(TrainingError, match="cannot write the training rows"):
+        load(tmp_path, "sample:chat")
+
+
+def test_no_network_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets.config
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=r"hub:tapster-test/none:train cannot be fetched .*--data|no such data set"):
+        load(tmp_path, "hub:tapster-test/none")
+
+
+def test_addresses_of_the_hub() -> None:
+    assert parse_hub("a/b") == ("a/b", None, "train")
+    assert parse_hub("a/b:main") == ("a/b", "main", "train")
+    assert parse_hub("a/b:test") == ("a/b", None, "test")
+    assert parse_hub("a/b:main:validation") == ("a/b", "main", "validation")
+
+
+def test_texts_for_a_tokenizer(tmp_path: Path) -> None:
+    recipe = Recipe(
+        name="x",
+        title="x",
+        student=Student(model="demo"),
+        stages=[stage(train=["sample:prose"]), stage(train=["sample:chat"])],
+    )
+    texts = list(training_texts(recipe, tmp_path))
+    assert texts[0].startswith("The Ferry")
+    assert "The capital of France is Paris." in texts

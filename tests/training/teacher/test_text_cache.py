@@ -1,0 +1,224 @@
+"""The text cache against a server that refuses, falters and disappears, and on disks that fail."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from teacher_server import Fault, teacher_server
+
+from tapster.runtime.errors import ConfigError, TrainingError
+from tapster.training.recipe.schema import Consistency, Teacher
+from tapster.training.teacher.endpoint import Patience, base_url, retry_after_s
+from tapster.training.teacher.progress import Price, Progress
+from tapster.training.teacher.text_cache import TextCache
+
+QUICK = Patience(attempts=4, first_s=0.01, most_s=0.02, busy_s=2.0)
+
+
+def asked(number: int) -> list[dict[str, str | None]]:
+    return [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": "data's own answer"}]
+
+
+def cache(url: str | None, folder: Path, said: list[str] | None = None, **fields: Any) -> TextCache:
+    table = Teacher(kind="text-cache", endpoint=url, **{"concurrency": 4, **fields})
+    return TextCache(table, folder, say=(said if said is not None else []).append, patience=QUICK)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in lines]
+
+
+def test_answers_are_kept_with_what_is_known_of_them(tmp_path: Path) -> None:
+    said: list[str] = []
+    with teacher_server() as server:
+        teacher = cache(server.url, tmp_path, said, consistency=Consistency(samples=3))
+        teacher.prepare([asked(1), asked(2), asked(1)])
+        assert server.asked == {"question 1": 4, "question 2": 4}  # one answer and three samples; asked once each
+        teacher.prepare([asked(1), asked(3)])
+        assert server.asked["question 1"] == 4
+    [first, *_] = [one for one in records(tmp_path) if one["prompt"] == "question 1"]
+    probs = [math.exp(-0.5), math.exp(-1.5)]
+    rest = 1 - sum(probs)
+    entropy = sum(-p * math.log(p) for p in [*probs, rest])
+    assert first["teacher_text"] == "QUESTION 1"
+    assert first["output_entropy"] == pytest.approx(entropy)
+    assert (first["entropy_estimator"], first["top_k"], first["entropy_unit"]) == ("top-k", 2, "nats")
+    assert first["self_consistency"] == 1.0
+    assert first["difficulty_score"] == pytest.approx((1 - math.exp(-entropy)) / 2)
+    assert first["teacher"]["model"] == "shouter"
+    assert "mean entropy" in said[-1]
+    rows = teacher.rows(Dataset.from_list([{"messages": asked(n), "index": n} for n in (3, 1, 9)]))
+    assert [row["index"] for row in rows] == [3, 1]  # type: ignore[index, call-overload]
+    assert rows[0]["messages"][-1] == {"role": "assistant", "content": "QUESTION 3"}
+    assert rows[0]["output_entropy"] == pytest.approx(entropy)
+    assert "1 of 3 conversations are left out" in said[-1]
+    assert len(teacher.all_rows()) == 3
+
+
+def test_it_outlasts_refusals_errors_and_lost_connections(tmp_path: Path) -> None:
+    faults: list[Fault] = [429, 500, "drop", None, 503, "half", None, 502, "drop"]
+
+    def fault(number: int, _question: str) -> Fault:
+        return faults[number] if number < len(faults) else None
+
+    with teacher_server(fault) as server:
+        cache(server.url, tmp_path).prepare([asked(n) for n in range(12)])
+        assert sorted(one["prompt"] for one in records(tmp_path)) == sorted(f"question {n}" for n in range(12))
+        refused_s = next(when for when, what in server.times if what == 429)
+        started_before = 4  # requests that were under way when the 429 came
+        assert [when for when, _ in server.times][started_before] - refused_s >= 0.15  # its Retry-After is 0.2
+
+
+def test_a_server_that_stays_broken_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    with teacher_server(lambda _, question: 500 if question == "question 7" else None) as server:
+        teacher = cache(server.url, tmp_path, concurrency=1)
+        with pytest.raises(TrainingError, match=r"failed 4 times, at last with: 500 fault 500; 7 answers are kept"):
+            teacher.prepare([asked(n) for n in range(12)])
+    with teacher_server() as server:
+        cache(server.url, tmp_path, concurrency=1).prepare([asked(n) for n in range(12)])
+        assert len(server.asked) == 5
+    assert len(records(tmp_path)) == 12
+    with teacher_server(lambda *_: 429) as server, pytest.raises(TrainingError, match=r"failed for \d+ s.*429"):
+        cache(server.url, tmp_path).prepare([asked(99)])
+    with teacher_server(lambda *_: 401) as server, pytest.raises(TrainingError, match="OPENAI_API_KEY"):
+        cache(server.url, tmp_path).prepare([asked(99)])
+    with pytest.raises(TrainingError, match="failed 4 times"):
+        cache("http://127.0.0.1:9/v1", tmp_path).prepare([asked(99)])
+
+
+def test_answers_that_were_cut_off_are_not_used_and_not_asked_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    with teacher_server(finish_reason="length") as server:
+        teacher = cache(server.url, tmp_path, said)
+        teacher.prepare([asked(1)])
+        teacher.prepare([asked(1)])
+        assert server.asked["question 1"] == 1
+    assert "1 cut off at 512 tokens" in said[-1]
+    with pytest.raises(TrainingError, match="no answer to any"):
+        teacher.rows(Dataset.from_list([{"messages": asked(1)}]))
+
+
+def test_without_probabilities_answers_are_kept_all_the_same(tmp_path: Path) -> None:
+    with teacher_server(logprobs=None) as server:
+        teacher = cache(server.url, tmp_path)
+        teacher.prepare([asked(1)])
+    assert teacher.rows(Dataset.from_list([{"messages": asked(1)}])).column_names == ["messages"]
+
+
+def test_nonsense_is_no_answer(tmp_path: Path) -> None:
+    token = {"token": "A", "logprob": math.nan, "top_logprobs": []}
+    with (
+        teacher_server(logprobs={"content": [token]}) as server,
+        pytest.raises(TrainingError, match="NaN is no finite"),
+    ):
+        cache(server.url, tmp_path).prepare([asked(1)])
+    with (
+        teacher_server(logprobs={"content": [{**token, "logprob": "x"}]}) as server,
+        pytest.raises(TrainingError, match="no sense"),
+    ):
+        cache(server.url, tmp_path).prepare([asked(1)])
+    assert not records(tmp_path)
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    said: list[str] = []
+    with teacher_server() as server:
+        cache(server.url, tmp_path).prepare([asked(n) for n in range(5)])
+        [path] = tmp_path.glob("*.jsonl")
+        path.write_bytes(path.read_bytes()[:-40])  # as a crash leaves it
+        cache(server.url, tmp_path, said).prepare([asked(n) for n in range(5)])
+        assert "1 unfinished last line(s) removed" in said[0]
+        assert sum(server.asked.values()) == 6
+        lines = path.read_text().splitlines()
+        lines[2] = lines[2].replace('"output_entropy": ', '"output_entropy": NaN, "x": ')
+        path.write_text("\n".join(lines) + "\n")
+        with pytest.raises(TrainingError, match=r"line 3 is damaged \(NaN is no finite number\): delete that line"):
+            cache(server.url, tmp_path).prepare([asked(1)])
+
+
+def test_a_cache_belongs_to_one_way_of_asking(tmp_path: Path) -> None:
+    with teacher_server() as server:
+        cache(server.url, tmp_path).prepare([asked(1)])
+        with pytest.raises(ConfigError, match=r"temperature is 0\.0 there and 1\.0 here"):
+            cache(server.url, tmp_path, temperature=1.0).prepare([asked(1)])
+    brought = cache(None, tmp_path)
+    brought.prepare([asked(1), asked(2)])
+    assert len(brought.rows(Dataset.from_list([{"messages": asked(1)}]))) == 1
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tapster.runtime.errors import TapsterError
+from tapster.training.recipe.schema import Teacher
+from tapster.training.teacher.text_cache import TextCache
+table = Teacher(kind="text-cache", endpoint=sys.argv[1], concurrency=4)
+asked = [[{"role": "user", "content": f"question {n}"}] for n in range(60)]
+try:
+    TextCache(table, Path(sys.argv[2]), say=print).prepare(asked)
+except TapsterError as error:
+    sys.exit(f"tapster: {error}")
+"""
+
+
+def test_a_kill_loses_nothing_that_was_finished(tmp_path: Path) -> None:
+    with teacher_server(delay_s=0.02) as server:
+        command = [sys.executable, "-c", CHILD, server.url, str(tmp_path)]
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while sum(server.asked.values()) < 15 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        kept = len(records(tmp_path))
+        assert 5 <= kept < 60
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        assert sum(server.asked.values()) <= 60 + 8  # what was under way is asked again, at most
+    assert len({one["id"] for one in records(tmp_path)}) == len(records(tmp_path)) == 60
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    limit = "import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); "
+    limit += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    with teacher_server() as server:
+        command = [sys.executable, "-c", limit + CHILD, server.url, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "cannot write" in done.stderr
+        assert "Traceback" not in done.stderr
+        kept = len(records(tmp_path))  # every line is whole
+        assert f"{kept} answers are kept" in done.stderr
+        assert kept > 2
+        cache(server.url, tmp_path).prepare([{"role": "user", "content": f"question {n}"}] for n in range(60))
+    assert len({one["id"] for one in records(tmp_path)}) == len(records(tmp_path)) == 60
+
+
+def test_addresses_and_waiting_times() -> None:
+    assert base_url("http://a:1") == base_url("http://a:1/") == base_url("http://a:1/v1/") == "http://a:1/v1"
+    assert base_url("https://a/api/v3") == "https://a/api/v3"
+    with pytest.raises(ConfigError, match="is no address"):
+        base_url("localhost:8000")
+    assert retry_after_s("1.5") == 1.5
+    assert retry_after_s("Thu, 01 Jan 1970 00:00:00 GMT") == 0
+    assert retry_after_s("soon") is None
+    waits = [Patience(first_s=1, most_s=8).wait_s(n) for n in (1, 2, 3, 4, 99)]
+    assert all(limit / 2 <= wait <= limit for wait, limit in zip(waits, (1, 2, 4, 8, 8), strict=True))
+
+
+def test_progress_knows_cost_and_time_left() -> None:
+    progress = Progress("teacher", 10, 2, print, Price.read("1,2"))
+    progress.add(4, 1_000_000, 500_000)
+    assert "cost 2.5 of about 5," in progress.about()
+    assert "left" in progress.about()
+    for wrong in ("1", "a,b", "-1,2"):
+        with pytest.raises(ConfigError, match="--price"):
+            Price.read(wrong)

@@ -1,0 +1,1 @@
+"""From sources to rows of tokens and labels."""

@@ -1,0 +1,112 @@
+"""Where rows come from: ``hub:ORG/NAME[:CONFIG][:SPLIT]``, files and folders, ``sample:NAME``, and ``teacher``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import ConfigError
+from .files import data_files, read_rows
+from .store import file_sha256
+
+Row = Mapping[str, Any]
+SAMPLES = Path(__file__).parent.parent / "samples"
+_SPLIT = re.compile(r"(train|test|validation|valid|dev|eval)\w*(\[.*\])?|.*\[.*\]")
+_REVISION = re.compile(r"@([0-9a-f]{40})/")
+
+
+@dataclass(frozen=True)
+class Source:
+    """``rows`` reads it from the beginning each time; ``fingerprint`` says exactly what it is, for the model card."""
+
+    name: str
+    rows: Callable[[], Iterator[Row]]
+    fingerprint: dict[str, Any]
+
+
+def sample_names() -> list[str]:
+    """Of the data that ship with the package."""
+    return sorted(path.stem for path in SAMPLES.iterdir() if path.suffix in (".jsonl", ".txt"))
+
+
+def open_source(source: str, *, teacher: Path | None = None, max_rows: int | None = None) -> Source:
+    """A source of a recipe. ``teacher``: the folder of the text cache; ``max_rows``: how many will be wanted, so that
+    no more are fetched from the Hub. ConfigError for one that is not there or cannot be reached."""
+    kind, _, rest = source.partition(":")
+    if kind == "hub":
+        return _hub(source, rest, max_rows)
+    if kind == "sample":
+        return _sample(source, rest)
+    if source == "teacher":
+        if teacher is None or not teacher.is_dir():
+            raise ConfigError(f"the source teacher needs the teacher's text cache, and {teacher} is not there")
+        return _files(source, sorted(teacher.glob("answers-*.jsonl")))
+    return _local(source, Path(source).expanduser())
+
+
+def _sample(source: str, name: str) -> Source:
+    names = sample_names()
+    if name not in names:
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean sample:{near[0]}?" if near else f"there are {', '.join(names)}"
+        raise ConfigError(f"no sample data {name!r}: {hint}")
+    return _local(source, next(path for path in SAMPLES.iterdir() if path.stem == name and path.suffix != ".py"))
+
+
+def _local(source: str, path: Path) -> Source:
+    return _files(source, data_files(path, source))
+
+
+def _files(source: str, files: Sequence[Path]) -> Source:
+    fingerprint = {"source": source, "files": {file.name: file_sha256(file) for file in files}}
+    return Source(source, lambda: (row for file in files for row in read_rows(file)), fingerprint)
+
+
+def _hub(source: str, address: str, max_rows: int | None) -> Source:
+    name, config, split = parse_hub(address)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ConfigError(f"{source!r} is no address of a data set: write hub:ORG/NAME[:CONFIG][:SPLIT]")
+    data, info = _load(name, config, split, streaming=max_rows is not None)
+    rows = data if max_rows is None else data.take(max_rows)
+    revision = next(iter(_REVISION.findall(" ".join(info.download_checksums or {}))), None)
+    fingerprint = {"source": source, "split": split, "revision": revision, "licence": info.license or None}
+    return Source(source, lambda: iter(rows), fingerprint)
+
+
+def parse_hub(address: str) -> tuple[str, str | None, str]:
+    """Name, configuration and split. Of one part behind the name, what looks like a split is one."""
+    name, *parts = address.split(":")
+    if len(parts) > 2:
+        raise ConfigError(f"hub:{address} has too many parts: write hub:ORG/NAME[:CONFIG][:SPLIT]")
+    if len(parts) == 1:
+        parts = ["", parts[0]] if _SPLIT.fullmatch(parts[0]) else [parts[0], ""]
+    config, split = parts or ["", ""]
+    return name, config or None, split or "train"
+
+
+def _load(name: str, config: str | None, split: str, *, streaming: bool) -> tuple[Any, Any]:
+    import datasets
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+    where = f"hub:{name}" + (f":{config}" if config else "") + f":{split}"
+    try:
+        data = datasets.load_dataset(name, config, split=split, streaming=streaming)
+    except DatasetNotFoundError as error:
+        raise ConfigError(
+            f"{where}: there is no such data set on the Hub, or it asks for a login ({_line(error)})"
+        ) from error
+    except (OSError, DatasetGenerationError) as error:
+        raise ConfigError(
+            f"{where} cannot be fetched ({_line(error)}): connect to the Hub, or give files with --data"
+        ) from error
+    except (ValueError, RuntimeError, ImportError, KeyError) as error:
+        raise ConfigError(f"{where} cannot be opened: {_line(error)}") from error
+    return data, data.info
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

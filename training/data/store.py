@@ -1,0 +1,68 @@
+"""Data sets as Arrow files in the run's folder: written once by streaming, then mapped, so that they need no memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.errors import TrainingError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+
+def key_of(*parts: object) -> str:
+    """A short name for what a file was made from: the same parts, the same name."""
+    text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stored_rows(path: Path, features: Features, rows: Iterable[Mapping[str, Any]]) -> Dataset:
+    """The rows as a data set in ``path``, which is read instead of ``rows`` if it is there. A file grows beside it and
+    is renamed when it is whole, so that an interruption leaves nothing half. TrainingError when there is no room."""
+    from datasets import Dataset
+
+    if not path.is_file():
+        growing = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(growing, features, rows)
+            growing.replace(path)
+        except OSError as error:
+            raise TrainingError(f"cannot write the training rows to {path}: {error.strerror or error}") from error
+        finally:
+            if growing.is_file():
+                growing.unlink()
+    return Dataset.from_file(str(path))
+
+
+def _write(path: Path, features: Features, rows: Iterable[Mapping[str, Any]]) -> None:
+    from datasets.arrow_writer import ArrowWriter
+
+    with ArrowWriter(features=features, path=str(path)) as writer:
+        for row in rows:
+            writer.write(dict(row))
+        writer.finalize()
+
+
+def content_key(data: Dataset) -> str:
+    """What a data set holds: ``datasets`` follows it from the file through every change."""
+    return data._fingerprint
+
+
+def kept_notes(path: Path, notes: list[str]) -> list[str]:
+    """What was left out of the rows in ``path``. It is known only while they are made, so it is kept beside them."""
+    place = path.with_suffix(".json")
+    if place.is_file():
+        return json.loads(place.read_text("utf-8"))
+    place.write_text(json.dumps(notes, ensure_ascii=False), "utf-8")
+    return notes

@@ -1,0 +1,1 @@
+"""Kimi Delta Attention in place of attention."""

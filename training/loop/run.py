@@ -1,0 +1,147 @@
+"""A whole recipe: its stages one after the other, from where an earlier attempt stopped, to a model's folder."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..recipe.resolved import to_toml
+from ..recipe.schema import Recipe, Stage
+from ..report.display import Display, Silent
+from .state import State, check_out, clear, dependencies, stage_names
+from .together import begin_together, is_first, wait_for_all
+
+ResolveModel = Callable[[str], Path]
+
+
+@dataclass(frozen=True)
+class Result:
+    """``model`` is the folder of the result; ``stages`` say how each went: ``steps``, and ``before`` and ``after``, the
+    values on held-out rows."""
+
+    out: Path
+    model: Path
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resolve_model: ResolveModel,
+    display: Display | None = None,
+    force: bool = False,
+) -> Result:
+    """Train ``recipe`` into the folder ``out``, going on where it was left.
+
+    ``resolve_model`` turns what a recipe calls a model into a Hugging Face folder. Raises ConfigError, ModelError and
+    TrainingError; KeyboardInterrupt when a signal came, after a checkpoint was saved.
+    """
+    from .quiet import quiet_libraries
+
+    with quiet_libraries():
+        run = Run(recipe, out, resolve_model, display or Silent(), force=force)
+        run.all_stages()
+        return run.finish()
+
+
+class Run:
+    """What the stages of a run share."""
+
+    def __init__(
+        self, recipe: Recipe, out: Path, resolve_model: ResolveModel, display: Display, *, force: bool
+    ) -> None:
+        begin_together()
+        self.recipe, self.out, self.resolve_model, self.display = recipe, out, resolve_model, display
+        check_out(out)
+        if is_first():
+            if force:
+                clear(out)
+            out.mkdir(parents=True, exist_ok=True)
+        wait_for_all()
+        self.state = State(out)
+        self.depends = dependencies(recipe)
+        self.state.check(self.depends)
+        wait_for_all()
+        if is_first():
+            self.state.save()
+            (out / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+        self.sources: list[dict[str, Any]] = []
+        self.teacher_identity: dict[str, Any] | None = None
+
+    def say(self, line: str) -> None:
+        if is_first():
+            self.display.say(line)
+
+    def all_stages(self) -> None:
+        for number, (name, stage) in enumerate(zip(self.depends, self.recipe.stages, strict=True)):
+            if self.state.is_done(name):
+                self.say(f"{stage.name}: done before")
+                continue
+            self._stage(number, name, stage)
+            gc.collect()
+
+    def _stage(self, number: int, name: str, stage: Stage) -> None:
+        """Raises KeyboardInterrupt where a signal ended it."""
+        from .one_stage import OneStage
+
+        if is_first():
+            self.state.begin(name, self.depends[name])
+        outcome = OneStage(self, number, name, stage).train()
+        if not outcome.is_finished:
+            self.say(
+                f"{stage.name}: stopped after step {outcome.steps}; a checkpoint is saved, and the same command goes on"
+            )
+            raise KeyboardInterrupt
+        if is_first():
+            result = {"steps": outcome.steps, "before": outcome.before, "after": outcome.after}
+            self.state.finish(name, result | {"sources": self.sources, "teacher": self.teacher_identity})
+            for checkpoint in self.folder(name).glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+        wait_for_all()
+        self.state.reload()
+
+    def folder(self, name: str) -> Path:
+        return self.out / "stages" / name
+
+    def before(self, number: int) -> Path | None:
+        """The result of the stage before, None for the first."""
+        return self.folder(stage_names(self.recipe)[number - 1]) / "model" if number else None
+
+    def finish(self) -> Result:
+        """The model's folder with its card, and the picture."""
+        model = self.out / "model"
+        results = {name: self.state.result(name) for name in self.depends}
+        if is_first():
+            self._write(model, results)
+        wait_for_all()
+        kept = {name: {k: v for k, v in result.items() if k != "sources"} for name, result in results.items()}
+        return Result(self.out, model, kept)
+
+    def _write(self, model: Path, results: dict[str, dict[str, Any]]) -> None:
+        from ..report.card import write_card
+        from ..report.metrics import FILE as METRICS
+        from ..report.picture import draw_losses
+        from .student import open_stage_student, save_stage_student
+
+        last = self.folder(list(self.depends)[-1]) / "model"
+        if not (model / "config.json").is_file():
+            student = open_stage_student(last, self.recipe)
+            save_stage_student(student, model, self.recipe.student.dtype)
+        picture = self.out / "loss.png"
+        drawn = draw_losses(self.out / METRICS, picture)
+        write_card(
+            model,
+            self.recipe,
+            metrics=self.out / METRICS,
+            sources=[source for result in results.values() for source in result.get("sources", [])],
+            teacher=next((result["teacher"] for result in results.values() if result.get("teacher")), None),
+            picture=picture if drawn else None,
+        )

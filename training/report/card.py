@@ -1,0 +1,199 @@
+"""The model card of a result: what it was made of and how, so that somebody else can make it again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..recipe.resolved import to_toml
+from ..recipe.schema import Recipe
+from .display import shown
+from .metrics import read_metrics
+
+_PACKAGES = ("tapster", "torch", "transformers", "accelerate", "datasets", "peft", "tokenizers")
+_PICTURE = "loss.png"
+
+
+def write_card(
+    folder: Path,
+    recipe: Recipe,
+    *,
+    metrics: Path,
+    sources: Iterable[Mapping[str, Any]] = (),
+    teacher: Mapping[str, Any] | None = None,
+    student: Path | None = None,
+    picture: Path | None = None,
+) -> Path:
+    """Write ``README.md`` into the model's folder, and the picture beside it.
+
+    ``sources`` are the fingerprints of the data (``source``, and ``files`` with their SHA-256 or ``revision``),
+    ``teacher`` is what identifies it, ``student`` the folder that the model began as.
+    """
+    has_picture = picture is not None and picture.is_file()
+    if picture is not None and has_picture:
+        shutil.copyfile(picture, folder / _PICTURE)
+    sources = _unique(sources)
+    parts = [
+        _front_matter(recipe, sources, _licence(student)),
+        _introduction(recipe),
+        _results(read_metrics(metrics)),
+        f"![The loss of each stage]({_PICTURE})" if has_picture else "",
+        _data(sources),
+        _teacher(teacher),
+        _licences(sources, _licence(student), recipe),
+        _recipe(recipe),
+        _versions(),
+    ]
+    card = folder / "README.md"
+    card.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return card
+
+
+def _front_matter(recipe: Recipe, sources: Sequence[Mapping[str, Any]], licence: str | None) -> str:
+    values: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": _tags(recipe)}
+    if licence and recipe.student.scratch is None:
+        values["license"] = licence
+    if recipe.student.model and "/" in recipe.student.model and not Path(recipe.student.model).exists():
+        values["base_model"] = recipe.student.model
+    if hub := [name for source in sources if (name := _hub_name(source))]:
+        values["datasets"] = list(dict.fromkeys(hub))
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---"
+
+
+def _tags(recipe: Recipe) -> list[str]:
+    terms = [objective.term for stage in recipe.stages for objective in stage.objective]
+    return ["tapster", recipe.name, *(["distillation"] if recipe.teacher else []), *dict.fromkeys(terms)]
+
+
+def _introduction(recipe: Recipe) -> str:
+    card = f"\n\nThe recipe follows [a published model card]({recipe.card})." if recipe.card else ""
+    started = f"`{recipe.student.model}`" if recipe.student.model else "random weights"
+    stages = ", then ".join(f"`{stage.name}`" for stage in recipe.stages)
+    about = recipe.description.strip()
+    return f"# {recipe.title}\n\n{about}\n\nTrained from {started} by tapster: {stages}.{card}".replace(
+        "\n\n\n\n", "\n\n"
+    )
+
+
+def _results(records: Sequence[Mapping[str, Any]]) -> str:
+    """Held-out values of each stage, first and last."""
+    rows: list[str] = []
+    for stage in dict.fromkeys(record["stage"] for record in records):
+        held = [record for record in records if record["stage"] == stage and record["kind"] == "eval"]
+        if held:
+            terms = [name for name in held[-1] if name.startswith("terms/")]
+            names = ["loss", *(terms if len(terms) > 1 else [])]  # one term alone is the loss
+            rows += [_result(stage, name, held[0], held[-1]) for name in names]
+    if not rows:
+        return ""
+    head = "| stage | held-out text | before | after |\n|---|---|---:|---:|\n"
+    return "## Evaluation\n\n" + head + "\n".join(rows)
+
+
+def _result(stage: str, name: str, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    before, after = (_number(record.get(name)) for record in (first, last))
+    return (
+        f"| {stage} | {name.removeprefix('terms/')} | {before} (step {first['step']}) | {after} (step {last['step']}) |"
+    )
+
+
+def _number(value: Any) -> str:
+    return shown(value) if isinstance(value, int | float) else "not finite"
+
+
+def _data(sources: Sequence[Mapping[str, Any]]) -> str:
+    if not sources:
+        return ""
+    lines: list[str] = []
+    for source in sources:
+        revision = f", revision `{source['revision']}`" if source.get("revision") else ""
+        rows = f", {source['rows']:,} rows" if isinstance(source.get("rows"), int) else ""
+        lines.append(f"* `{source.get('source', '?')}`{rows}{revision}")
+        files = source.get("files") or {}
+        lines += [f"  * `{name}`: SHA-256 `{digest}`" for name, digest in files.items()]
+    return "## Data\n\n" + "\n".join(lines)
+
+
+def _teacher(identity: Mapping[str, Any] | None) -> str:
+    if not identity:
+        return ""
+    lines = [f"* {key}: {_code(value)}" for key, value in identity.items() if value not in (None, "", [], {})]
+    return "## Teacher\n\n" + "\n".join(lines)
+
+
+def _licences(sources: Sequence[Mapping[str, Any]], licence: str | None, recipe: Recipe) -> str:
+    """What the result may be used for follows from what went into it; that is said, not decided."""
+    lines = (
+        [f"* the model it began as, `{recipe.student.model}`: {licence or 'not stated'}"]
+        if recipe.student.model
+        else []
+    )
+    if recipe.teacher and recipe.teacher.model:
+        lines.append(f"* the teacher, `{recipe.teacher.model}`: see its own terms")
+    lines += [f"* `{source.get('source', '?')}`: {_licence_of(source)}" for source in sources]
+    if not lines:
+        return ""
+    return "## Licences of what went in\n\n" + "\n".join(lines)
+
+
+def _licence_of(source: Mapping[str, Any]) -> str:
+    if str(source.get("source", "")).startswith("sample:"):
+        return "part of tapster, Apache-2.0"
+    return str(source.get("licence") or "not stated")
+
+
+def _recipe(recipe: Recipe) -> str:
+    text = to_toml(recipe)
+    fence = "`" * (3 + text.count("```"))
+    return f"## Recipe\n\n{fence}toml\n{text}{fence}"
+
+
+def _versions() -> str:
+    found = [f"{name} {number}" for name in _PACKAGES if (number := _version(name))]
+    return f"Made with {', '.join(found)}."
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _licence(folder: Path | None) -> str | None:
+    """What the front matter of the model card in a folder says."""
+    readme = folder / "README.md" if folder else None
+    if readme is None or not readme.is_file():
+        return None
+    text = readme.read_text(encoding="utf-8", errors="replace")
+    head = text.split("---\n", 2)
+    if not text.startswith("---\n") or len(head) < 3:
+        return None
+    try:
+        values = yaml.safe_load(head[1])
+    except yaml.YAMLError:
+        return None
+    licence = values.get("license") if isinstance(values, dict) else None
+    return licence if isinstance(licence, str) else None
+
+
+def _hub_name(source: Mapping[str, Any]) -> str | None:
+    name = str(source.get("source", ""))
+    return name.removeprefix("hub:").split(":")[0] if name.startswith("hub:") else None
+
+
+def _unique(sources: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Each source once, though several stages read it."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for source in sources:
+        found.setdefault(repr(sorted(source.items(), key=lambda item: item[0])), source)
+    return list(found.values())
+
+
+def _code(value: Any) -> str:
+    return f"`{value}`" if isinstance(value, str) else str(value)

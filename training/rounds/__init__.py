@@ -1,0 +1,1 @@
+"""Self-teaching: sample, check, rank, merge."""

@@ -1,0 +1,1 @@
+"""Small data of our own, for runs without a network."""

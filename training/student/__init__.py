@@ -1,0 +1,1 @@
+"""The model that is trained: opened, made from scratch, adapted, saved."""

@@ -1,0 +1,58 @@
+"""What every teacher is to the rest of training, wherever its signal comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+
+    from ..objectives.batch import TargetSource
+
+Say = Callable[[str], None]
+Messages = Sequence[Mapping[str, str | None]]
+"""A conversation: ``role`` and ``content`` of each message."""
+Kind = Literal["text-cache", "logit-cache", "online"]
+Reads = Literal["conversations", "tokens", "nothing"]
+
+
+class Teacher(Protocol):
+    """A source of what the student is to learn.
+
+    ``reads`` says what ``prepare`` is given, and so when it is called: ``conversations`` before they are encoded,
+    ``tokens`` after, or ``nothing``. ``prepare`` makes what is missing and leaves what is there, so it may be called
+    again, for other rows as well; an interruption loses nothing that was finished. In a run of several processes only
+    one prepares, while the others wait.
+    """
+
+    kind: ClassVar[Kind]
+    reads: ClassVar[Reads]
+
+    def prepare(self, rows: Iterable[Any]) -> None:
+        """Make or complete the cache. ``rows`` are ``Messages`` (the last assistant message, if there is one, is not
+        shown to the teacher), or mappings with ``input_ids``, ``labels`` and perhaps ``segments``."""
+        ...
+
+    def rows(self, conversations: Dataset) -> Dataset:
+        """The rows to train on. A text cache answers anew the last question of each ``messages`` and adds what it
+        knows of its answers as columns; rows without an answer are left out. The others change nothing."""
+        ...
+
+    def targets(self, batch: Mapping[str, Tensor], row: Tensor, position: Tensor) -> TargetSource | None:
+        """The distributions at the predictions (``row``, ``position``), both (N,) and in ascending order, of a collated
+        batch. None where the teacher only has text."""
+        ...
+
+    def states(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...] | None:
+        """Hidden states (B, T, D) after the embedding and after each layer; only of a teacher in memory."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What the teacher is, and how it was asked: what the model card says, and what a cache belongs to."""
+        ...
+
+    def close(self) -> None:
+        """Give memory and files back."""
+        ...

@@ -1,0 +1,81 @@
+"""Files of a cache: written so that a crash or a full disk leaves either all of one or nothing."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import ConfigError, TrainingError
+from ...runtime.json_file import read_json
+
+IDENTITY_FILE = "teacher.identity"
+"""JSON; not called so, because the other files of the folder are a data set."""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears when all of it is on the disk."""
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> TrainingError:
+    return TrainingError(
+        f"cannot write {path}: {error.strerror}; what was finished is kept: make room and run the same command again"
+    )
+
+
+def claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Make the folder the cache of ``identity``. ConfigError when it holds another one's."""
+    path = folder / IDENTITY_FILE
+    if path.is_file():
+        found = read_json(path, TrainingError)
+        if found == json.loads(json.dumps(identity)):
+            return
+        raise ConfigError(f"{folder} is the cache of another teacher: {_difference(found, identity)}; {_WAY_OUT}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    write_whole(path, json.dumps(identity, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+_WAY_OUT = "name another folder with teacher.cache, or delete this one"
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+    return ", ".join(f"{key} is {found.get(key)!r} there and {wanted.get(key)!r} here" for key in keys)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keep a second process from filling the same cache. Where files cannot be locked nothing is checked."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"another process is filling the cache in {folder}: wait for it, or end it") from None
+        except OSError:  # a network disk without locks
+            pass
+        yield

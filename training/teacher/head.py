@@ -1,0 +1,65 @@
+"""A causal language model in two halves: hidden states, and logits of those that are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TOLERANCE = 1e-2
+
+
+class SplitModel:
+    """``model`` without its last product. ModelError when its logits are not what the halves make of it."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.base = getattr(model, model.base_model_prefix)
+        self.head = model.get_output_embeddings()
+        if self.head is None:
+            raise ModelError(f"{type(model).__name__} has no output matrix: a teacher is a causal language model")
+        config = model.config.get_text_config()
+        self._softcap = getattr(config, "final_logit_softcapping", None)
+        self._factor = getattr(config, "logit_scale", None) or 1.0
+        self._factor /= getattr(config, "logits_scaling", None) or 1.0
+        self.vocab_size = self.head.weight.shape[0]
+        self._check()
+
+    def forward(self, batch: Mapping[str, Tensor], *, with_states: bool = False) -> tuple[Tensor, Any]:
+        """Last hidden states (B, T, D), and if asked for those after the embedding and after each layer."""
+        out = self.base(**model_inputs(batch), use_cache=False, output_hidden_states=with_states, return_dict=True)
+        return out.last_hidden_state, out.hidden_states if with_states else None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(n, D) to (n, V) float32."""
+        logits = self.head(hidden.to(self.head.weight.dtype)).float()
+        if self._factor != 1.0:
+            logits = logits * self._factor
+        return logits if self._softcap is None else self._softcap * (logits / self._softcap).tanh()
+
+    def _check(self) -> None:
+        import torch
+
+        ids = torch.arange(min(8, self.vocab_size), device=self.head.weight.device)[None]
+        with torch.inference_mode():
+            whole = self.model(input_ids=ids, use_cache=False).logits.float()
+            hidden, _ = self.forward({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+            halves = self.logits(hidden)
+        if not torch.allclose(whole, halves, rtol=_TOLERANCE, atol=_TOLERANCE * whole.abs().max().item()):
+            raise ModelError(
+                f"the logits of {type(self.model).__name__} are more than a product of its hidden states: it cannot "
+                "be a teacher in memory; serve it, and use a text cache"
+            )
+
+
+def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What transformers gets of a batch. Documents that share a row are told apart by positions that restart."""
+    if "segments" not in batch:
+        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    from ..loop.collate import position_ids
+
+    return {"input_ids": batch["input_ids"], "position_ids": position_ids(batch["segments"])}

@@ -1,0 +1,221 @@
+"""A teacher that is a collection of answers: asked once of an OpenAI-compatible server, and kept."""
+
+import asyncio
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...runtime.errors import TrainingError
+from .answers import Asking, Question, answer, is_usable, question_of
+from .base import Kind, Messages, Reads, Say
+from .endpoint import Endpoint, Patience
+from .files import claim, only_one
+from .journal import Journal
+from .own_server import serve_local
+from .progress import Price, Progress
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..recipe.schema import Teacher as TeacherTable
+
+COLUMNS = ("output_entropy", "self_consistency", "difficulty_score")
+_API_KEY = "OPENAI_API_KEY"
+
+
+class TextCache:
+    """Answers in ``folder``, of the server at ``endpoint``; of one that is started for ``model`` where that is None."""
+
+    kind: ClassVar[Kind] = "text-cache"
+    reads: ClassVar[Reads] = "conversations"
+
+    def __init__(
+        self,
+        table: "TeacherTable",
+        folder: Path,
+        *,
+        say: Say,
+        price: Price | None = None,
+        vocab_size: int | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._table = table
+        self._say, self._price, self._patience = say, price, patience
+        self._vocab_size = vocab_size
+        self._journal = Journal(folder)
+        self.folder = folder
+
+    def prepare(self, rows: Iterable[Messages]) -> None:
+        """Ask everything that has no answer yet."""
+        if not (self._table.endpoint or self._table.model):  # a cache that was brought along is taken as it is
+            self._sum_up(None)
+            return
+        questions = _different(rows, self._table.max_rows)
+        with only_one(self.folder):
+            claim(self.folder, self.identity())
+            if healed := self._journal.heal():
+                self._say(f"{self.folder}: {healed} unfinished last line(s) removed, which will be asked again")
+            known = {record["id"] for record in self._journal.records()}
+            missing = [question for question in questions if question.id not in known]
+            if missing:
+                self._ask(missing, len(questions))
+        self._sum_up({question.id for question in questions})
+
+    def rows(self, conversations: "Dataset") -> "Dataset":
+        """The conversations with the teacher's last answers, and ``COLUMNS``, as far as all answers have them."""
+        from datasets import Dataset
+
+        answers = {record["id"]: record for record in self._journal.records() if is_usable(record)}
+        rows = []
+        for row in conversations:
+            assert isinstance(row, dict)
+            question = question_of(row["messages"] or ())
+            if question is None or (record := answers.get(question.id)) is None:
+                continue
+            said = {"role": "assistant", "content": record["teacher_text"]}
+            rows.append({**row, "messages": [*question.messages, said], **{name: record[name] for name in COLUMNS}})
+        if not rows:
+            raise TrainingError(f"{self.folder} has no answer to any of the {len(conversations)} conversations")
+        known = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
+        whole = [row for row in rows if all(row[name] is not None for name in known)]
+        if lost := len(conversations) - len(whole):
+            self._say(f"{lost} of {len(conversations)} conversations are left out: the teacher has no whole answer")
+        return Dataset.from_list([{k: v for k, v in row.items() if k not in COLUMNS or k in known} for row in whole])
+
+    def all_rows(self) -> "Dataset":
+        """Everything in the cache as conversations: a data set of its own."""
+        from datasets import Dataset
+
+        usable = [record for record in self._journal.records() if is_usable(record)]
+        ask = [{"messages": [*record["messages"], {"role": "assistant", "content": ""}]} for record in usable]
+        if not ask:
+            raise TrainingError(f"{self.folder} has no whole answer: is it the folder of a text cache?")
+        return self.rows(Dataset.from_list(ask))
+
+    def targets(self, batch: Any, row: Any, position: Any) -> None:
+        """It only has text."""
+
+    def states(self, batch: Any) -> None:
+        """It only has text."""
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": self.kind, **self._asking(self._table.model or "").identity()}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _asking(self, model: str) -> Asking:
+        table, more = self._table, self._table.consistency
+        samples = {"samples": more.samples, "sample_temperature": more.temperature} if more else {}
+        return Asking(model, table.max_tokens, table.temperature, table.top_k, **samples)
+
+    def _ask(self, missing: list[Question], total: int) -> None:
+        progress = Progress("teacher", total, total - len(missing), self._say, self._price)
+        try:
+            with self._address() as url, progress.shown():
+                asyncio.run(self._ask_all(url, missing, progress))
+        except TrainingError as error:
+            kept = sum(1 for _ in self._journal.records())
+            raise TrainingError(f"{error}; {kept} answers are kept, and the same command goes on from there") from error
+
+    @contextmanager
+    def _address(self) -> Iterator[str]:
+        if self._table.endpoint:
+            yield self._table.endpoint
+            return
+        assert self._table.model
+        self._say(f"serving the teacher {self._table.model} on this machine")
+        with serve_local(self._table.model, options=["--max-waiting", str(4 * self._table.concurrency)]) as url:
+            yield url
+
+    async def _ask_all(self, url: str, missing: list[Question], progress: Progress) -> None:
+        """Workers ask, one writer keeps what they bring; also what is there when one of them fails."""
+        concurrency = self._table.concurrency
+        key = os.environ.get(_API_KEY) if self._table.endpoint else None
+        records: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        async with Endpoint(url, api_key=key, concurrency=concurrency, patience=self._patience) as endpoint:
+            asking = self._asking(await self._model_id(endpoint))
+            waiting = iter(missing)
+
+            async def work() -> None:
+                for question in waiting:
+                    record = await self._answer(endpoint, question, asking)
+                    records.put_nowait(record)
+                    progress.add(1, record["usage"]["completion_tokens"], record["usage"]["prompt_tokens"])
+
+            async def write() -> None:
+                while await self._write_some(records):
+                    pass
+
+            writer = asyncio.create_task(write())
+            workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(missing)))]
+            try:
+                await _all_or_first_error([writer, *workers], len(workers))
+            finally:
+                for task in workers:
+                    task.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+                records.put_nowait(None)
+                await writer
+
+    async def _answer(self, endpoint: Endpoint, question: Question, asking: Asking) -> dict[str, Any]:
+        try:
+            return await answer(endpoint, question, asking, self._vocab_size)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise TrainingError(
+                f"the teacher at {endpoint.url} answers with something that makes no sense ({error})"
+            ) from error
+
+    async def _model_id(self, endpoint: Endpoint) -> str:
+        """The name to ask for: the recipe's, or what the server has."""
+        if self._table.endpoint and self._table.model:
+            return self._table.model
+        return str((await endpoint.models())[0]["id"])
+
+    async def _write_some(self, records: "asyncio.Queue[dict[str, Any] | None]") -> bool:
+        """Write what is there, in one go; False at the end."""
+        some = [await records.get()]
+        while not records.empty():
+            some.append(records.get_nowait())
+        whole = [record for record in some if record is not None]
+        if whole:
+            await asyncio.to_thread(self._journal.append, whole)
+        return None not in some
+
+    def _sum_up(self, asked: set[str] | None) -> None:
+        records = [record for record in self._journal.records() if asked is None or record["id"] in asked]
+        usable = [record for record in records if is_usable(record)]
+        entropies = [record["output_entropy"] for record in usable if record["output_entropy"] is not None]
+        cut = sum(record["finish_reason"] == "length" for record in records)
+        line = f"{len(usable)} answers in {self.folder}"
+        if entropies:
+            line += f", mean entropy {sum(entropies) / len(entropies):.3f} nats a token"
+        if cut:
+            line += f"; {cut} cut off at {self._table.max_tokens} tokens are left out (teacher.max_tokens)"
+        if others := len(records) - len(usable) - cut:
+            line += f"; {others} empty or too long are left out"
+        self._say(line)
+
+
+def _different(rows: Iterable[Messages], limit: int | None) -> list[Question]:
+    """Every question once, in the order in which they come."""
+    questions: dict[str, Question] = {}
+    for messages in rows:
+        if limit is not None and len(questions) >= limit:
+            break
+        if question := question_of(messages):
+            questions.setdefault(question.id, question)
+    if not questions:
+        raise TrainingError("there is nothing to ask the teacher: no conversation has a user's message to answer")
+    return list(questions.values())
+
+
+async def _all_or_first_error(tasks: list["asyncio.Task[None]"], num_workers: int) -> None:
+    """Wait for the last ``num_workers`` tasks; raise what any task raises as soon as it does."""
+    waiting = set(tasks)
+    while any(task in waiting for task in tasks[-num_workers:]):
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
