@@ -15,7 +15,7 @@ all: $(VENV)/.installed
 run: $(VENV)/.installed  ## serve the demo model: an endpoint and a chat page on http://127.0.0.1:8000
 	$(BIN)/tapster serve demo $(ARGS)
 
-test: $(VENV)/.installed-dev  ## every test (the browser's are skipped without Chromium)
+test: $(VENV)/.installed-dev  ## every test but the nightly ones (the browser's are skipped without Chromium)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed  ## the vllm engine against a real vLLM on this machine's CPU
@@ -27,10 +27,11 @@ lint: $(VENV)/.installed-dev  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(VENV)/.installed-dev  ## speed against the raw replay and rivals; half an hour or more, on a machine that does nothing else
+bench: $(VENV)/.installed-dev  ## speed against the raw replay and rivals; an hour or more, on a machine that does nothing else
 	$(BIN)/tapster bench demo --ceiling --contended --repeat 3 --json bench.json $(ARGS)
 	$(BIN)/tapster bench demo --conversion --repeat 3 --json bench-conversion.json
 	$(BIN)/tapster bench demo --engines all --repeat 3 --json bench-engines.json
+	$(BIN)/tapster bench demo --training --repeat 3 --json bench-training.json
 
 clean:  ## forget the environment and what was built
 	rm -rf $(VENV) $(VLLM) build *.egg-info

@@ -88,11 +88,14 @@ def _existing(path: Path, why: str) -> Path:
 
 
 def folder_name(path: Path) -> str:
-    """The folder's name; of one in the Hub's cache the repository's, without its owner."""
+    """The folder's name; of one in the Hub's cache the repository's, without its owner; of what ``tapster train`` made
+    that of the run."""
     path = shown_path(path)
     repo = path.parent.parent.name
     if path.parent.name == "snapshots" and repo.startswith("models--"):
         return repo.rpartition("--")[2]
+    if path.name == "model" and (path.parent / "recipe.toml").is_file():
+        return path.parent.name
     return path.name or "model"
 
 

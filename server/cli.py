@@ -16,6 +16,7 @@ COMMANDS = {
     "convert": "turn a checkpoint into GGUF files that are proved, or a GGUF file into a checkpoint",
     "imatrix": "collect an importance matrix, which makes small types lose less",
     "train": "make a checkpoint from a recipe: distil, pre-train, fine-tune, replace attention",
+    "pipeline": "from a recipe to a served model: ask the teacher, train, convert, prove, serve",
     "compare": "measure artifacts and engines side by side: which to run on this machine",
     "bench": "measure a server or a model under load",
 }

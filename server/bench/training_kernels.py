@@ -1,67 +1,47 @@
-"""Losses over a large vocabulary: chunked against dense, and a sparse teacher against plain cross-entropy.
+"""Losses over a large vocabulary, forward and backward, from hidden states: chunked against dense, and a sparse teacher
+against plain cross-entropy.
 
-Each form runs in a process of its own, for its peak memory is the process's: the rise from before the loss to its peak.
+``python -m tapster.server.bench.training_kernels FORM TURNS`` is a contestant of ``training_turns``.
 """
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable
-from statistics import median
-from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ...runtime.errors import EngineError
+from .contest import Say
 from .conversion import Row
-from .peak import peak_bytes
+from .training_turns import Pace, Turns, ratio, take_turns
 
-VOCABULARY, WIDTH, PREDICTIONS, TOP_K = 49_152, 576, 4 * 512, 128
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROWS, LENGTH = 4, 512
+VOCABULARY, WIDTH, PREDICTIONS, TOP_K = 49_152, 576, ROWS * LENGTH, 128
 """SmolLM2-135M's output matrix and a batch of four sequences."""
-FORMS = ("dense", "chunked", "cross_entropy", "sparse")
+MEMORY_BAR, TIME_BAR, SPARSE_BAR = 0.25, 1.1, 1.1
 
 
-def measure_kernels(*, repeat: int, say: Callable[[str], None]) -> list[Row]:
-    """Forward and backward of the loss from hidden states and targets, the median of ``repeat`` in a process."""
-    seconds, rise = {}, {}
-    for form in FORMS:
-        say(f"loss over {VOCABULARY:,} tokens, {form}")
-        seconds[form], rise[form] = _in_child(form, repeat)
-    size = f"of 4 x 512 over {VOCABULARY:,} tokens"
+def measure_kernels(*, repeat: int, say: Say) -> list[Row]:
+    """The lines of the report: medians of ``repeat`` turns, and of their ratios."""
+    whole, parts = _contest("dense", "chunked", repeat, say)
+    plain, sparse = _contest("cross-entropy", "sparse", repeat, say)
+    size = f"of {ROWS} x {LENGTH} over {VOCABULARY:,} tokens"
     return [
-        Row(f"KL {size}, dense", seconds["dense"], "s"),
-        Row("its peak memory", rise["dense"] / 1e6, "MB"),
-        Row(f"KL {size}, chunked: peak memory / dense", rise["chunked"] / rise["dense"], "x", 0.25),
-        Row(f"KL {size}, chunked: time / dense", seconds["chunked"] / seconds["dense"], "x", 1.1),
-        Row(
-            f"sparse top-{TOP_K} KL {size}: time / cross-entropy",
-            seconds["sparse"] / seconds["cross_entropy"],
-            "x",
-            1.1,
-        ),
+        Row(f"KL {size}, dense", whole.median_s, "s"),
+        Row("its memory", whole.rise_bytes / 1e6, "MB"),
+        Row(f"KL {size}, chunked: memory / dense", parts.rise_bytes / whole.rise_bytes, "x", MEMORY_BAR),
+        Row(f"KL {size}, chunked: time / dense", ratio(parts, whole), "x", TIME_BAR),
+        Row(f"cross-entropy {size}", plain.median_s, "s"),
+        Row(f"sparse top-{TOP_K} KL {size}: time / cross-entropy", ratio(sparse, plain), "x", SPARSE_BAR),
     ]
 
 
-def _in_child(form: str, repeat: int) -> tuple[float, float]:
-    command = [sys.executable, "-m", __name__, form, str(repeat)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise EngineError(f"measuring the loss {form} failed: {done.stderr.strip().splitlines()[-1:]}")
-    seconds, rise = json.loads(done.stdout)
-    return seconds, rise
+def _contest(one: str, other: str, repeat: int, say: Say) -> list[Turns]:
+    return take_turns(__name__, {one: [one], other: [other]}, repeat, "losses", say)
 
 
-def _measure(form: str, repeat: int) -> tuple[float, float]:
-    """The median seconds of a step, and by how many bytes the peak rose over what the inputs take."""
-    step = _dense() if form == "dense" else _chunked(form)
-    before, times = peak_bytes(), []
-    for _ in range(repeat):
-        begin = perf_counter()
-        step()
-        times.append(perf_counter() - begin)
-    return median(times), float(peak_bytes() - before)
-
-
-def _student() -> tuple[Any, Any, Any]:
+def _student() -> "tuple[Tensor, Tensor, Tensor]":
+    """Hidden states, an output matrix, labels."""
     import torch
 
     torch.manual_seed(0)
@@ -70,31 +50,35 @@ def _student() -> tuple[Any, Any, Any]:
     return hidden, head, torch.randint(0, VOCABULARY, (PREDICTIONS,))
 
 
-def _teacher() -> tuple[Any, Any]:
-    """An online teacher: hidden states and a head, from which logits are computed in either form."""
+def _teacher() -> "tuple[Tensor, Tensor]":
+    """An online one: hidden states and an output matrix, from which logits are computed in either form."""
     import torch
 
     torch.manual_seed(1)
     return torch.randn(PREDICTIONS, WIDTH), torch.randn(VOCABULARY, WIDTH) * 0.05
 
 
-def _dense() -> Callable[[], None]:
+def dense() -> Callable[[], float]:
+    """A step of what one would write down; it returns the loss."""
     import torch
-
-    from ...training.objectives.forward_kl import kl
+    from torch.nn.functional import kl_div
 
     (hidden, head, _), (teacher, teacher_head) = _student(), _teacher()
 
-    def step() -> None:
+    def step() -> float:
         with torch.no_grad():
             targets = (teacher @ teacher_head.T).log_softmax(-1)
-        kl(targets, (hidden @ head.T).log_softmax(-1)).mean().backward()
+        student = (hidden @ head.T).log_softmax(-1)
+        loss = kl_div(student, targets, reduction="batchmean", log_target=True)
+        loss.backward()
         hidden.grad = head.grad = None
+        return loss.item()
 
     return step
 
 
-def _chunked(form: str) -> Callable[[], None]:
+def chunked(form: str) -> Callable[[], float]:
+    """A step as our trainer does it; it returns the loss."""
     import torch
 
     from ...training.objectives.assembly import Assembly
@@ -112,7 +96,7 @@ def _chunked(form: str) -> Callable[[], None]:
 
     class Stored:
         def __init__(self) -> None:
-            self.ids = torch.randint(0, VOCABULARY, (PREDICTIONS, TOP_K))
+            self.ids = torch.rand(PREDICTIONS, VOCABULARY // 8).topk(TOP_K).indices * 8  # each once
             self.log_probs = (torch.randn(PREDICTIONS, TOP_K).log_softmax(-1) - 0.1).sort(descending=True).values
 
         def chunk(self, part: slice) -> Targets:
@@ -121,16 +105,28 @@ def _chunked(form: str) -> Callable[[], None]:
     targets = {"chunked": Online, "sparse": Stored}.get(form)
     name = "cross_entropy" if targets is None else "forward_kl"
     assembly = Assembly([Objective(term=name)], total_steps=1)
-    row, position = torch.arange(4).repeat_interleave(512), torch.arange(512).repeat(4)
+    row, position = torch.arange(ROWS).repeat_interleave(LENGTH), torch.arange(LENGTH).repeat(ROWS)
     source = None if targets is None else targets()
-    forward = Forward(hidden, head, labels, row, position, Rows(4), 0, targets=source)
+    forward = Forward(hidden, head, labels, row, position, Rows(ROWS), 0, targets=source)
 
-    def step() -> None:
-        assembly.loss(forward, GlobalBatch(PREDICTIONS, 4, 1)).total.backward()
+    def step() -> float:
+        loss = assembly.loss(forward, GlobalBatch(PREDICTIONS, ROWS, 1)).total
+        loss.backward()
         hidden.grad = head.grad = None
+        return loss.item()
 
     return step
 
 
+def main(form: str, turns: int) -> None:
+    """What the process does."""
+    pace = Pace(turns)
+    step = dense() if form == "dense" else chunked(form)
+    pace.begin()
+    while True:
+        step()
+        pace.step_done()
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_measure(sys.argv[1], int(sys.argv[2]))))
+    main(sys.argv[1], int(sys.argv[2]))

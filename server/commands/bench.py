@@ -63,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--conversion", action="store_true", help="measure how fast the model is converted instead of how it is served"
     )
     parser.add_argument(
+        "--training",
+        action="store_true",
+        help="measure training instead: steps against TRL's, losses against plain ones, a teacher's cache",
+    )
+    parser.add_argument(
         "--engines",
         metavar="NAMES",
         help=f"measure the engines against the programs they should equal: all, or some of {','.join(ENGINE_BENCHES)}",
@@ -99,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
     _check_json_file(args.json)
     if args.conversion:
         return _run_conversion(options, args.json)
+    if args.training:
+        return _run_training(options, args.json)
     if args.engines is not None:
         return _run_engines(_engine_options(args, options), args.json)
     if args.vllm_url:
@@ -151,6 +158,29 @@ def _run_conversion(options: BenchOptions, json_file: str | None) -> int:
     print_rows(rows, _console(json_file))
     _write_json(rows_to_json(rows), json_file)
     return 0
+
+
+def _run_training(options: BenchOptions, json_file: str | None) -> int:
+    from ..bench.conversion_report import print_rows, rows_to_json
+    from ..bench.engines import EngineReport
+    from ..bench.training import measure_training
+
+    if options.is_url:
+        raise ConfigError("--training trains a model: give a MODEL, not a URL")
+    report = EngineReport()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # children are ended on the way out
+    status = 0
+    try:
+        measure_training(options.what, report, repeat=options.repeat, say=_say)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        status = _TERMINATED if isinstance(stopped, SystemExit) else _INTERRUPTED
+        report.notes.append("ended early: this is what was measured so far")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _say("")
+    print_rows(report.rows, _console(json_file), "training", report.notes)
+    _write_json(rows_to_json(report.rows, "training", report.notes), json_file)
+    return status
 
 
 def _check_json_file(json_file: str | None) -> None:

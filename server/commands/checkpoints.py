@@ -1,6 +1,7 @@
 """The Hugging Face folder of a model that training begins with, whatever the user calls it."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -41,11 +42,15 @@ def _convert(model: Path, folder: Path, *, quiet: bool) -> None:
     from ...converters.convert import convert
     from ...converters.options import ConvertOptions
     from ...converters.targets import parse_targets
+    from ...runtime.gguf_facts import GGUFFacts
     from ..terminal.progress import TerminalProgress
 
     options = ConvertOptions(targets=parse_targets(["hf"]), out=folder, force=True)
     with TerminalProgress(quiet=quiet) as progress:
         convert(str(model), options, progress=progress)
+    if isinstance(licence := GGUFFacts(model).metadata.get("general.license"), str):
+        card = f"---\nlicense: {json.dumps(licence)}\n---\n"  # as a model card says it
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _cache() -> Path:

@@ -13,14 +13,21 @@ Fault = int | str | None
 """What comes instead of an answer: a status, ``drop`` for a connection that ends, or ``half`` for half an answer."""
 
 
+Scores = Callable[[dict[str, Any]], Any]
+RETRY_AFTER_S = 0.5
+
+
 class TeacherServer(ThreadingHTTPServer):
-    """Answers every question with its text in capitals. ``fault(number, question)`` may let a request fail."""
+    """Answers every question with its text in capitals, after ``delay_s``, and keeps count. ``fault(number, question)``
+    may let a request fail; 429 comes at once."""
 
     daemon_threads = True
 
-    def __init__(self, fault: Callable[[int, str], Fault], answer: dict[str, Any], delay_s: float) -> None:
+    def __init__(
+        self, fault: Callable[[int, str], Fault], answer: dict[str, Any], delay_s: float, model: str, scores: Scores
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.fault, self.answer, self.delay_s = fault, answer, delay_s
+        self.fault, self.answer, self.delay_s, self.model, self.scores = fault, answer, delay_s, model, scores
         self.asked: Counter[str] = Counter()
         self.times: list[tuple[float, Fault]] = []
         self.lock = threading.Lock()
@@ -38,15 +45,16 @@ class _Handler(BaseHTTPRequestHandler):
     server: TeacherServer  # type: ignore[override]  no other server starts it
 
     def do_GET(self) -> None:
-        self._send(200, {"object": "list", "data": [{"id": "shouter", "object": "model", "owned_by": "tests"}]})
+        self._send(200, {"object": "list", "data": [{"id": self.server.model, "object": "model", "owned_by": "vllm"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        question = body["messages"][-1]["content"]
+        question = body["messages"][-1]["content"] if "messages" in body else str(body["prompt"])
         with self.server.lock:
             fault = self.server.fault(len(self.server.times), question)
             self.server.times.append((time.monotonic(), fault))
-        time.sleep(self.server.delay_s)
+        if fault != 429:
+            time.sleep(self.server.delay_s)
         if fault is None:
             with self.server.lock:
                 self.server.asked[question] += 1
@@ -54,9 +62,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif isinstance(fault, int):
             error = {"message": f"fault {fault}", "code": None, "param": None}
-            self._send(fault, {"error": error}, {"retry-after": "0.2"} if fault == 429 else {})
+            self._send(fault, {"error": error}, {"retry-after": str(RETRY_AFTER_S)} if fault == 429 else {})
         else:
-            self._send(200, self._answer(question, body), is_half=fault == "half")
+            scored = {"choices": [{"text": "", "prompt_logprobs": self.server.scores(body)}]}
+            answer = scored if "prompt" in body else self._answer(question, body)
+            self._send(200, answer, is_half=fault == "half")
 
     def _answer(self, question: str, body: dict[str, Any]) -> dict[str, Any]:
         message = {"role": "assistant", "content": question.upper()}
@@ -81,10 +91,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def teacher_server(
-    fault: Callable[[int, str], Fault] = lambda _number, _question: None, *, delay_s: float = 0.0, **answer: Any
+    fault: Callable[[int, str], Fault] = lambda _number, _question: None,
+    *,
+    delay_s: float = 0.0,
+    model: str = "shouter",
+    scores: Scores = lambda _body: None,
+    **answer: Any,
 ) -> Iterator[TeacherServer]:
-    """A running server; ``answer`` replaces fields of its choices."""
-    server = TeacherServer(fault, answer, delay_s)
+    """A running server; ``answer`` replaces fields of its choices, and ``scores`` is what it says of the tokens of a
+    prompt, as vLLM's ``prompt_logprobs``."""
+    server = TeacherServer(fault, answer, delay_s, model, scores)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -102,7 +102,8 @@ def load_rows(
 
 
 def _taught(examples: Dataset, teacher_rows: TeacherRows | None) -> Dataset:
-    return examples if teacher_rows is None else teacher_rows(examples)
+    """With the teacher's answers, where there are questions at all: documents ask nothing."""
+    return teacher_rows(examples) if teacher_rows is not None and any(examples["messages"]) else examples
 
 
 def training_texts(recipe: Recipe, out: Path) -> Iterator[str]:

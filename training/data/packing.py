@@ -1,7 +1,7 @@
 """Several rows in one sequence, so that little of a batch is padding.
 
 Best fit decreasing: rows from the longest to the shortest, each into the fullest sequence that still has room for it.
-Rows are never cut. (Bin packing, Johnson 1974: never more than 11/9 of the fewest sequences possible, and 6/9.)
+Rows are never cut. (Bin packing, Johnson 1974: never more than 11/9 of the fewest sequences possible, and 4.)
 """
 
 from collections import defaultdict

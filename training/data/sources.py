@@ -16,6 +16,8 @@ from .store import file_sha256
 Row = Mapping[str, Any]
 SAMPLES = Path(__file__).parent.parent / "samples"
 _SPLIT = re.compile(r"(train|test|validation|valid|dev|eval)\w*(\[.*\])?|.*\[.*\]")
+_COLON = re.compile(r":(?![^\[\]]*\])")
+"""One that stands in no brackets: a split may be ``train[:5000]``."""
 _REVISION = re.compile(r"@([0-9a-f]{40})/")
 
 
@@ -46,6 +48,18 @@ def open_source(source: str, *, teacher: Path | None = None, max_rows: int | Non
             raise ConfigError(f"the source teacher needs the teacher's text cache, and {teacher} is not there")
         return _files(source, sorted(teacher.glob("answers-*.jsonl")))
     return _local(source, Path(source).expanduser())
+
+
+def is_changed(fingerprint: Mapping[str, Any]) -> bool:
+    """Whether files are not what they were when the fingerprint was taken. Those that are gone, the Hub's, and the
+    teacher's answers, to which others are added, are not looked at."""
+    files, source = fingerprint.get("files"), fingerprint["source"]
+    if not files or source == "teacher":
+        return False
+    try:
+        return open_source(source).fingerprint["files"] != files
+    except ConfigError:
+        return False
 
 
 def _sample(source: str, name: str) -> Source:
@@ -79,7 +93,7 @@ def _hub(source: str, address: str, max_rows: int | None) -> Source:
 
 def parse_hub(address: str) -> tuple[str, str | None, str]:
     """Name, configuration and split. Of one part behind the name, what looks like a split is one."""
-    name, *parts = address.split(":")
+    name, *parts = _COLON.split(address)
     if len(parts) > 2:
         raise ConfigError(f"hub:{address} has too many parts: write hub:ORG/NAME[:CONFIG][:SPLIT]")
     if len(parts) == 1:

@@ -81,7 +81,9 @@ def load_trained(module: nn.Module, checkpoint: Path) -> None:
 
 def _changing(module: nn.Module) -> set[str]:
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    return trained | {name for name, _ in module.named_buffers() if name in module.state_dict()}
+    kept = module.state_dict().keys() if any(True for _ in module.buffers()) else ()
+    names = trained | {name for name, _ in module.named_buffers() if name in kept}
+    return {name.replace("_fsdp_wrapped_module.", "") for name in names}
 
 
 def _checkpoints(stage: Path) -> list[Path]:

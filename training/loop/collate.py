@@ -30,6 +30,11 @@ class Collator:
         return batch | _columns(rows)
 
 
+def without_labels(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same shapes, with nothing to predict."""
+    return {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}
+
+
 def _padded(lists: Sequence[Sequence[int]], length: int, fill: int) -> Tensor:
     padded = torch.full((len(lists), length), fill, dtype=torch.long)
     for row, values in enumerate(lists):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,10 @@ Signals = Callable[[Mapping[str, Tensor]], dict[str, Any]]
 """What the teacher has to say of a batch, as keyword arguments of ``StudentModule.forward``."""
 
 
-def global_batch(
-    assembly: Assembly, batches: Iterable[Mapping[str, Tensor]], device: torch.device, **more: float
-) -> tuple[GlobalBatch, dict[str, float]]:
-    """What the terms over ``batches`` of all processes are normalised by, and the sums of ``more``."""
+def global_batch(assembly: Assembly, batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> GlobalBatch:
+    """What the terms over ``batches`` of all processes are normalised by."""
     counts = {"predictions": 0.0, "rows": 0.0, "micro_batches": 0.0}
-    sums: defaultdict[str, float] = defaultdict(float)
+    sums = dict.fromkeys(assembly.labels, 0.0)
     for batch in batches:
         row, _ = predictions_of(batch)
         rows = Rows(len(batch["input_ids"]), columns_of(batch))
@@ -35,14 +32,13 @@ def global_batch(
         counts["micro_batches"] += 1
         for name, value in assembly.row_weight_sums(rows, row).items():
             sums[name] += value
-    all_sums = sum_up(counts | {f"sum {name}": value for name, value in sums.items()} | more, device)
-    whole = GlobalBatch(
+    all_sums = sum_up(counts | {f"sum {name}": value for name, value in sums.items()}, device)
+    return GlobalBatch(
         predictions=round(all_sums["predictions"]),
         rows=round(all_sums["rows"]),
         micro_batches=round(all_sums["micro_batches"]),
         sums={name: all_sums[f"sum {name}"] for name in sums},
     )
-    return whole, {name: all_sums[name] for name in more}
 
 
 @torch.no_grad()
@@ -53,10 +49,12 @@ def held_out(
     signals: Signals,
     step: int,
     device: torch.device,
+    fillers: Sequence[Mapping[str, Tensor]] = (),
 ) -> dict[str, float]:
-    """``batches`` are this process's part. Returns ``loss``, ``terms/…`` and what stateful terms saw as ``state/…``."""
-    whole, _ = global_batch(assembly, batches, device)
-    values: defaultdict[str, float] = defaultdict(float)
+    """``batches`` are this process's part, perhaps none. Returns ``loss``, ``terms/…`` and what stateful terms saw as
+    ``state/…``. ``fillers`` go through the module and count for nothing."""
+    whole = global_batch(assembly, batches, device)
+    values = dict.fromkeys(("loss", *(f"terms/{label}" for label in assembly.labels)), 0.0)
     was_training = module.training
     module.eval()
     for batch in batches:
@@ -65,6 +63,9 @@ def held_out(
         values["loss"] += float(loss.detach())
         for name, value in terms.items():
             values[f"terms/{name}"] += float(value)
+    for batch in fillers:
+        here = {name: value.to(device) for name, value in batch.items()}
+        module(here, step=step, global_batch=whole, **signals(here))
     module.train(was_training)
     seen = assembly.summary(sum_up(assembly.statistics(), device))
     return sum_up(values, device) | {f"state/{name}": value for name, value in seen.items()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...runtime.errors import ModelError
-from ..objectives.batch import Forward, GlobalBatch, Rows, TargetSource
+from ..objectives.batch import Forward, GlobalBatch, Rows, Spans, TargetSource
 from ..objectives.select import predictions_of
 from ..optim.neftune import EmbeddingNoise
 from .collate import columns_of, lengths, position_ids
@@ -53,9 +53,10 @@ class StudentModule(nn.Module):
         global_batch: GlobalBatch,
         targets: TargetSource | None = None,
         teacher_states: tuple[Tensor, ...] | None = None,
+        spans: Spans | None = None,
     ) -> tuple[Tensor, dict[str, float], dict[str, float]]:
         """The loss, and the value and the weight of each term."""
-        forward = self.look(batch, step, targets, teacher_states)
+        forward = self.look(batch, step, targets, teacher_states, spans)
         loss: Loss = self.assembly.loss(forward, global_batch)
         return loss.total, loss.terms, loss.weights
 
@@ -65,6 +66,7 @@ class StudentModule(nn.Module):
         step: int,
         targets: TargetSource | None = None,
         teacher_states: tuple[Tensor, ...] | None = None,
+        spans: Spans | None = None,
     ) -> Forward:
         """A forward pass up to the last hidden states."""
         decoder, head, embedding = self._parts
@@ -87,6 +89,7 @@ class StudentModule(nn.Module):
             states=output.hidden_states if needs_states else None,
             teacher_states=teacher_states,
             mask=batch["attention_mask"].bool(),
+            spans=spans,
             is_training=self.training,
         )
 

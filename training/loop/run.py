@@ -5,15 +5,21 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ...runtime.errors import ModelError
 from ..recipe.resolved import to_toml
 from ..recipe.schema import Recipe, Stage
 from ..report.display import Display, Silent
-from .state import State, check_out, clear, dependencies, stage_names
-from .together import begin_together, is_first, wait_for_all
+from .checkpoints import last_checkpoint
+from .state import State, check_out, clear, dependencies, make_out, stage_names
+from .together import begin_together, is_first, or_a_clear_end, wait_for_all
+
+if TYPE_CHECKING:
+    from ..teacher.progress import Price
 
 ResolveModel = Callable[[str], Path]
 
@@ -21,7 +27,7 @@ ResolveModel = Callable[[str], Path]
 @dataclass(frozen=True)
 class Result:
     """``model`` is the folder of the result; ``stages`` say how each went: ``steps``, and ``before`` and ``after``, the
-    values on held-out rows."""
+    values on held-out rows, and where there are such ``plain``, those of plain fine-tuning, and ``rounds``."""
 
     out: Path
     model: Path
@@ -38,6 +44,7 @@ def train(
     resolve_model: ResolveModel,
     display: Display | None = None,
     force: bool = False,
+    price: Price | None = None,
 ) -> Result:
     """Train ``recipe`` into the folder ``out``, going on where it was left.
 
@@ -46,25 +53,49 @@ def train(
     """
     from .quiet import quiet_libraries
 
-    with quiet_libraries():
-        run = Run(recipe, out, resolve_model, display or Silent(), force=force)
+    with quiet_libraries(), or_a_clear_end():
+        run = Run(recipe, out, resolve_model, display or Silent(), force=force, price=price)
         run.all_stages()
         return run.finish()
+
+
+def prepare_teacher(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resolve_model: ResolveModel,
+    display: Display | None = None,
+    force: bool = False,
+    price: Price | None = None,
+) -> None:
+    """Make or complete the teacher's cache, which ``train`` would do before each stage, and train nothing."""
+    from .quiet import quiet_libraries
+
+    with quiet_libraries(), or_a_clear_end():
+        Run(recipe, out, resolve_model, display or Silent(), force=force, price=price).prepare()
 
 
 class Run:
     """What the stages of a run share."""
 
     def __init__(
-        self, recipe: Recipe, out: Path, resolve_model: ResolveModel, display: Display, *, force: bool
+        self,
+        recipe: Recipe,
+        out: Path,
+        resolve_model: ResolveModel,
+        display: Display,
+        *,
+        force: bool,
+        price: Price | None = None,
     ) -> None:
         begin_together()
         self.recipe, self.out, self.resolve_model, self.display = recipe, out, resolve_model, display
+        self.price = price
         check_out(out)
         if is_first():
             if force:
                 clear(out)
-            out.mkdir(parents=True, exist_ok=True)
+            make_out(out)
         wait_for_all()
         self.state = State(out)
         self.depends = dependencies(recipe)
@@ -73,25 +104,35 @@ class Run:
         if is_first():
             self.state.save()
             (out / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
-        self.sources: list[dict[str, Any]] = []
         self.teacher_identity: dict[str, Any] | None = None
 
     def say(self, line: str) -> None:
         if is_first():
             self.display.say(line)
 
+    def prepare(self) -> None:
+        from .one_stage import OneStage
+
+        for number, (name, stage) in enumerate(zip(self.depends, self.recipe.stages, strict=True)):
+            if not self.state.is_done(name):
+                OneStage(self, number, name, stage).prepare()
+                gc.collect()
+
     def all_stages(self) -> None:
         for number, (name, stage) in enumerate(zip(self.depends, self.recipe.stages, strict=True)):
+            if self.state.is_done(name) or last_checkpoint(self.folder(name)):
+                self.state.check_sources(name)
             if self.state.is_done(name):
                 self.say(f"{stage.name}: done before")
-                continue
-            self._stage(number, name, stage)
+            else:
+                self._stage(number, name, stage)
             gc.collect()
 
     def _stage(self, number: int, name: str, stage: Stage) -> None:
         """Raises KeyboardInterrupt where a signal ended it."""
         from .one_stage import OneStage
 
+        self.teacher_identity = None
         if is_first():
             self.state.begin(name, self.depends[name])
         outcome = OneStage(self, number, name, stage).train()
@@ -101,12 +142,24 @@ class Run:
             )
             raise KeyboardInterrupt
         if is_first():
-            result = {"steps": outcome.steps, "before": outcome.before, "after": outcome.after}
-            self.state.finish(name, result | {"sources": self.sources, "teacher": self.teacher_identity})
+            result: dict[str, Any] = {"steps": outcome.steps, "before": outcome.before, "after": outcome.after}
+            if outcome.plain:
+                result["plain"] = outcome.plain
+            if outcome.rounds:
+                result["rounds"] = outcome.rounds
+            self.state.finish(name, result | {"teacher": self.teacher_identity})
             for checkpoint in self.folder(name).glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
         wait_for_all()
         self.state.reload()
+
+    def use_data(self, name: str, sources: list[dict[str, Any]], rows: str | None = None) -> None:
+        """Note what a stage is trained on. Raises ConfigError where its checkpoints come from other ``rows``."""
+        if last_checkpoint(self.folder(name)):
+            self.state.check_rows(name, rows)
+        if is_first():
+            self.state.note_data(name, sources, rows)
+        wait_for_all()
 
     def folder(self, name: str) -> Path:
         return self.out / "stages" / name
@@ -122,8 +175,7 @@ class Run:
         if is_first():
             self._write(model, results)
         wait_for_all()
-        kept = {name: {k: v for k, v in result.items() if k != "sources"} for name, result in results.items()}
-        return Result(self.out, model, kept)
+        return Result(self.out, model, results)
 
     def _write(self, model: Path, results: dict[str, dict[str, Any]]) -> None:
         from ..report.card import write_card
@@ -141,7 +193,21 @@ class Run:
             model,
             self.recipe,
             metrics=self.out / METRICS,
-            sources=[source for result in results.values() for source in result.get("sources", [])],
+            sources=[source for name in results for source in self.state.sources(name)],
             teacher=next((result["teacher"] for result in results.values() if result.get("teacher")), None),
+            student=self._origin(),
             picture=picture if drawn else None,
+            rounds=[one for result in results.values() for one in result.get("rounds", [])],
         )
+
+    def _origin(self) -> Path | None:
+        """The folder of the model that the student began as, None where there is none any more."""
+        name = self.recipe.student.model
+        if name is None:
+            return None
+        folder = Path(name).expanduser()
+        if (folder / "config.json").is_file():
+            return folder
+        with suppress(ModelError):
+            return self.resolve_model(name)
+        return None

@@ -23,7 +23,8 @@ def gradient_shares(
 ) -> dict[str, float]:
     """Of one micro-batch, by the terms' labels. Costs a forward pass, and a backward pass for each term."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    forward = replace(module.look(batch, step, **signals), is_training=False)
+    with torch.random.fork_rng():  # dropout and noise of the training go on as if nothing had been measured
+        forward = replace(module.look(batch, step, **signals), is_training=False)
     gradients = {}
     for label in module.assembly.labels:
         total = module.assembly.loss(forward, whole, only=label).total

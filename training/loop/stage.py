@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from .collate import Collator
 from .module import StudentModule
 from .order import group_size, micro_batch_size, plan_rows, sort_within_steps, total_steps
 from .signals import stopping
+from .together import weights_are_spread
 from .trainer import DistillTrainer, Work
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Outcome:
     steps: int
     before: dict[str, float]
     after: dict[str, float]
+    plain: dict[str, float] = field(default_factory=dict)
+    """``after`` of plain fine-tuning, where the stage has a ``baseline``."""
+    rounds: list[dict[str, int]] = field(default_factory=list)
+    """What came of each round, of a stage of rounds: see ``rounds.run.Round``."""
 
 
 def train_rows(
@@ -70,6 +75,8 @@ def train_rows(
     assembly.begin(model.get_input_embeddings().weight)
     module = StudentModule(model, assembly, _noise(model, stage))
     args = arguments(stage, student, num_steps, folder)
+    if stage.gradient_share_steps and weights_are_spread():
+        say(f"warning: {stage.name}: gradient_share_steps has no effect where weights are spread over processes")
     size = micro_batch_size(stage.batch_size, stage.micro_batch_size, args.world_size, _group_size(train))
     args.per_device_train_batch_size = size
     args.gradient_accumulation_steps = stage.batch_size // (size * args.world_size)
@@ -98,6 +105,8 @@ def _run(trainer: DistillTrainer, folder: Path, name: str) -> Outcome:
     def stop() -> None:
         trainer.is_stopping = True
 
+    if checkpoint:
+        trainer.load(checkpoint)
     try:
         with stopping(stop):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

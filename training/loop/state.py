@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import ConfigError
-from ..recipe.schema import Recipe, Stage
+from ..data.sources import is_changed
+from ..recipe.schema import Recipe, Stage, Teacher
 
 FILE = "state.json"
+OF_THE_PIPELINE = ("pipeline.json", "artifacts")
 OURS = ("stages", "student", "model", "data", "tensorboard", FILE, "recipe.toml", "metrics.jsonl", "loss.png")
 """What a run writes and ``force`` removes. The teacher's cache stays: it is dear, and knows itself what it is of."""
 UNIMPORTANT = {"logging_steps", "eval_steps", "save_steps", "gradient_share_steps", "micro_batch_size"}
 """Keys of a stage that change nothing of its result."""
+_INSTEAD = "bring the old data back, give another --out, or begin anew with --force"
 
 
 class State:
@@ -39,9 +43,50 @@ class State:
     def result(self, stage: str) -> dict[str, Any]:
         return self._stages[stage].get("result", {})
 
+    def depends(self, stage: str) -> str | None:
+        """What the stage was begun with; None where it was not."""
+        return self._stages.get(stage, {}).get("depends")
+
+    def keep(self, stages: Collection[str]) -> None:
+        """Forget all stages but these, with what they and the run as a whole have made; their checkpoints go first, so
+        that nothing goes on from one of them."""
+        out = self._path.parent
+        made = [path for path in out.glob("stages/*") if path.name not in stages]
+        for path in (*made, out / "model"):
+            shutil.rmtree(path, ignore_errors=True)
+        self._stages = {name: known for name, known in self._stages.items() if name in stages}
+        self._write()
+
     def begin(self, stage: str, depends: str) -> None:
         self._stages[stage] = self._stages.get(stage, {}) | {"depends": depends}
         self._write()
+
+    def check_sources(self, stage: str) -> None:
+        """Raises ConfigError where files that the stage was trained on are others now."""
+        what = "done" if self.is_done(stage) else "begun"
+        for fingerprint in self.sources(stage):
+            if is_changed(fingerprint):
+                raise ConfigError(
+                    f"{self._path.parent}: {fingerprint['source']} has changed since stage {stage} was {what} with it; "
+                    f"{_INSTEAD}"
+                )
+
+    def check_rows(self, stage: str, rows: str | None) -> None:
+        """Raises ConfigError where the stage was trained on other rows than ``rows``, the digest of what its data make
+        now."""
+        if self._stages.get(stage, {}).get("rows", rows) != rows:
+            raise ConfigError(
+                f"{self._path.parent}: the data of stage {stage} make other rows than when it was begun (a teacher's "
+                f"answers, or how text becomes tokens, have changed); {_INSTEAD}"
+            )
+
+    def note_data(self, stage: str, sources: list[dict[str, Any]], rows: str | None) -> None:
+        """What a stage is trained on."""
+        self._stages[stage] |= {"sources": sources, "rows": rows}
+        self._write()
+
+    def sources(self, stage: str) -> list[dict[str, Any]]:
+        return self._stages.get(stage, {}).get("sources", [])
 
     def finish(self, stage: str, result: dict[str, Any]) -> None:
         self._stages[stage] |= {"done": True, "result": result}
@@ -83,7 +128,7 @@ def stage_names(recipe: Recipe) -> list[str]:
 
 def dependencies(recipe: Recipe) -> dict[str, str]:
     """Of each stage, a hash of everything that its result depends on: student, teacher, and all stages up to it."""
-    digest = hashlib.sha256(_canonical([recipe.student.model_dump(), recipe.teacher and recipe.teacher.model_dump()]))
+    digest = hashlib.sha256(_canonical([recipe.student.model_dump(), recipe.teacher and _answers_of(recipe.teacher)]))
     hashes = {}
     for name, stage in zip(stage_names(recipe), recipe.stages, strict=True):
         digest.update(_canonical(_important(stage)))
@@ -101,14 +146,27 @@ def clear(out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def make_out(out: Path) -> None:
+    """The folder of a run. ConfigError where there can be none."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {out}: {error.strerror}; give another --out") from None
+
+
 def check_out(out: Path) -> None:
     """Raises ConfigError where ``out`` holds something that no run wrote."""
     if out.is_file():
         raise ConfigError(f"{out} is a file; --out is a folder")
     if out.is_dir() and not (out / FILE).is_file():
-        known = {*OURS, "teacher"}
+        known = {*OURS, *OF_THE_PIPELINE, "teacher"}
         if odd := next((path.name for path in out.iterdir() if path.name not in known), None):
             raise ConfigError(f"{out} is not of a training run (it holds {odd}); give another --out")
+
+
+def _answers_of(teacher: Teacher) -> dict[str, Any]:
+    """What a teacher's answers depend on: not how fast it is asked, and where only if that alone says who it is."""
+    return teacher.model_dump(exclude={"concurrency", "endpoint"} if teacher.model else {"concurrency"})
 
 
 def _important(stage: Stage) -> dict[str, Any]:

@@ -19,7 +19,7 @@ KDA = "kimi_linear"
 
 def first_student(recipe: Recipe, resolve_model: Callable[[str], Path], out: Path) -> OpenStudent:
     """As the first stage begins: with attention replaced where the recipe says so."""
-    student = open_student(recipe, resolve_model, out)
+    student = _as_trained(open_student(recipe, resolve_model, out))
     if recipe.student.kda is None:
         return student
     from ..kda.surgery import replace_attention
@@ -29,8 +29,12 @@ def first_student(recipe: Recipe, resolve_model: Callable[[str], Path], out: Pat
 
 def open_stage_student(folder: Path, recipe: Recipe) -> OpenStudent:
     """The result of a stage."""
-    student = read_student(folder, recipe.student)
-    if recipe.student.kda is None:
+    return _as_trained(read_student(folder, recipe.student))
+
+
+def _as_trained(student: OpenStudent) -> OpenStudent:
+    """A model with Kimi Delta Attention without what was added for other programs; any other one as it is."""
+    if student.model.config.model_type != KDA:
         return student
     from ..kda.portable import from_portable
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from .student import dtype_of, open_stage_student, save_stage_student
 from .together import is_first, wait_for_all
 
 if TYPE_CHECKING:
+    from ..report.display import Display
     from .one_stage import OneStage
 
 
@@ -22,9 +24,10 @@ def teach_itself(work: OneStage) -> Outcome:
     stage, run, folder = work.stage, work.run, work.folder
     assert stage.rounds is not None, "a stage of rounds"
     examples = load_examples(stage, work.recipe, run.out)
-    run.sources = examples.fingerprints
+    run.use_data(work.name, examples.fingerprints)
     conversations = (row["messages"] for row in examples.train if row["messages"])  # type: ignore[index, call-overload]
     questions = questions_of(conversations, stage.rounds.checker, stage.rounds.max_questions)
+    run.say(f"{stage.name}: {len(questions)} questions in each round, {stage.rounds.samples} answers to each")
     taught = run_rounds(
         _start(work),
         folder,
@@ -33,14 +36,31 @@ def teach_itself(work: OneStage) -> Outcome:
         lambda model, pairs, trained: _train_on_pairs(work, model, pairs, trained),
         seed=stage.seed,
         say=run.say,
+        progress=_Asking(run.display, f"{stage.name}: asking"),
         is_main=is_first(),
         wait=wait_for_all,
     )
     if taught.is_finished and is_first():
         shutil.copytree(taught.model, folder / "model", dirs_exist_ok=True)
     wait_for_all()
-    after = {"rounds": float(len(taught.rounds)), "pairs": float(sum(one.pairs for one in taught.rounds))}
-    return Outcome(taught.is_finished, len(taught.rounds), before={}, after=after)
+    rounds = [asdict(one) for one in taught.rounds]
+    return Outcome(taught.is_finished, len(rounds), before={}, after={}, rounds=rounds)
+
+
+class _Asking:
+    """A bar for each round, whose steps are questions."""
+
+    def __init__(self, display: Display, name: str) -> None:
+        self._display, self._name = display, name
+        self._is_shown = False
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self._is_shown:
+            self._display.begin(self._name, total, done)
+        self._display.step(done)
+        self._is_shown = done < total
+        if not self._is_shown:
+            self._display.end()
 
 
 def _start(work: OneStage) -> Path:
@@ -49,9 +69,10 @@ def _start(work: OneStage) -> Path:
     if before is not None:
         return before
     start = work.folder / "start"
-    if is_first() and not (start / "config.json").is_file():
+    if not (start / "config.json").is_file():
         student = work.student()
-        save_stage_student(student, start, dtype_of(student.model))
+        if is_first():
+            save_stage_student(student, start, dtype_of(student.model))
     wait_for_all()
     return start
 
@@ -70,7 +91,7 @@ def _train_on_pairs(work: OneStage, model: Path, pairs: Path, trained: Path) -> 
         needs_columns=("group", "rank"),
     )
     folder = pairs.parent / "training"
-    outcome = work.fit(student, None, rows, stage, folder, f"{stage.name}-{pairs.parent.name}", trained)
+    outcome = work.fit(student, None, rows, stage, folder, f"{stage.name}-{pairs.parent.name}", trained, origin=model)
     if outcome.is_finished and is_first():
         shutil.rmtree(folder, ignore_errors=True)
     wait_for_all()

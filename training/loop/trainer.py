@@ -19,6 +19,7 @@ from ...runtime.errors import TrainingError
 from ..objectives.select import predictions_of
 from ..optim.make import make_optimizer
 from .checkpoints import OBJECTIVES, finish_checkpoint, load_trained, remove_checkpoint, save_trained
+from .collate import without_labels
 from .evaluate import global_batch, held_out
 from .ledger import Ledger
 from .order import PlannedBatches
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from ..teacher.base import Teacher
     from .collate import Collator
     from .module import StudentModule
+
+
+_STOP = "stop"
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,7 @@ class DistillTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of a step, and what their terms are normalised by."""
         batches = [next(epoch_iterator) for _ in range(num_batches)]
-        whole, sums = global_batch(self.module.assembly, batches, device, stop=float(self.is_stopping))
-        self._must_stop = sums["stop"] > 0
+        whole = global_batch(self.module.assembly, batches, device)
         if whole.predictions == 0:
             raise TrainingError(f"step {self.state.global_step}: no token of the whole batch has a label")
         return batches, whole
@@ -118,6 +121,8 @@ class DistillTrainer(Trainer):
         signals: dict[str, Any] = {}
         if teacher is not None and assembly.needs_targets:
             signals["targets"] = teacher.targets(batch, *predictions_of(batch))
+        if teacher is not None and assembly.needs.spans:
+            signals["spans"] = teacher.spans(batch, *predictions_of(batch))
         if teacher is not None and assembly.needs_states:
             signals["teacher_states"] = teacher.states(batch)
         return signals
@@ -131,7 +136,8 @@ class DistillTrainer(Trainer):
     def after_step(self) -> None:
         """Once an optimiser step is done, on every process."""
         assembly = self.module.assembly
-        sums = sum_up(assembly.statistics(), self.args.device)
+        sums = sum_up({**assembly.statistics(), _STOP: float(self.is_stopping)}, self.args.device)
+        self._must_stop = sums.pop(_STOP) > 0
         reported = assembly.after_step(self.state.global_step, sums)
         self.ledger.note({f"state/{name}": value for name, value in reported.items()})
         self.ledger.step_done()
@@ -160,11 +166,15 @@ class DistillTrainer(Trainer):
         rows, size = self.work.held_out, self.work.micro_batch_size
         if rows is None or len(rows) == 0:
             return {}
-        mine = range(self.args.process_index * size, len(rows), size * self.args.world_size)
+        first, stride = self.args.process_index * size, size * self.args.world_size
+        mine = range(first, len(rows), stride)
         batches = [self.work.collator([rows[i] for i in range(at, min(at + size, len(rows)))]) for at in mine]
-        module = self.model_wrapped if self.is_fsdp_enabled else self.module
+        module, fillers = self.module, []
+        if self.is_fsdp_enabled:  # which brings weights together layer by layer, so that all take part in every pass
+            module = self.model_wrapped
+            fillers = [without_labels(self.work.collator([rows[0]]))] * (math.ceil(len(rows) / stride) - len(mine))
         step = self.state.global_step
-        values = held_out(module, self.module.assembly, batches, self.signals, step, self.args.device)
+        values = held_out(module, self.module.assembly, batches, self.signals, step, self.args.device, fillers)
         self._tell(values, "eval")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
         return values
@@ -195,17 +205,19 @@ class DistillTrainer(Trainer):
             ) from error
         wait_for_all()
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Of a checkpoint; whole, also where each process has a part."""
+        state: Any = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
         if self.args.should_save:
-            save_trained(self.module, Path(str(output_dir or self.args.output_dir)), state_dict)
+            save_trained(self.module, Path(str(output_dir)), state)
+
+    def load(self, checkpoint: Path) -> None:
+        """Weights and what terms have learnt, before anything is wrapped or spread over processes."""
+        load_trained(self.module, checkpoint)
+        self.module.assembly.load_state_dict(torch.load(checkpoint / OBJECTIVES, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoint = Path(resume_from_checkpoint)
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            load_trained(self.module, checkpoint)
-        self.module.assembly.load_state_dict(torch.load(checkpoint / OBJECTIVES, weights_only=True))
+        """Nothing: ``load`` comes first."""
 
 
 class _Steps(TrainerCallback):

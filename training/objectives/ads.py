@@ -12,9 +12,10 @@ constrained learning (Chamon and Ribeiro, arXiv 2006.05487) by an augmented Lagr
 * c_t = 1 where the label is among the student's k likeliest tokens: a wrong prediction is never made more certain.
 * eps goes from the entropy measured at the beginning, H_0, to r H_0.
 
-The penalty's gradient is that of ``coefficient * g`` (see ``dual``), with the coefficient and E[m c] from running means
-over the steps before: so the term is a plain sum over predictions, the same however a batch is divided. The first step
-finds kappa, the second H_0; until then, and whenever the constraint holds with a multiplier of zero, the term is zero.
+The term is ``coefficient * g``, whose gradient is the penalty's (see ``dual``), with the coefficient and E[m c] from
+running means over the steps before: so it is a plain sum over predictions, the same however a batch is divided. The
+first step finds kappa, the second H_0; until then, and whenever the constraint holds with a multiplier of zero, it is
+zero.
 With ``max_kl``, E KL(teacher || student) <= max_kl is a second constraint with a multiplier of its own.
 """
 
@@ -41,6 +42,9 @@ BINS = 128
 HIGHEST = 12.8
 """Nats; the entropy of a uniform distribution over 360,000 tokens."""
 _BIN = "reference_bin_{}"
+_ENTROPY = "entropy_bin_{}"
+"""The student's entropies, summed by the bin of the reference's."""
+_TOTALS = ("both", "both_entropy", "predictions", "drift")
 
 
 class Ads:
@@ -78,8 +82,9 @@ class Ads:
         mask, gate = self._difficulty(chunk, entropy)
         drift = None if self._drift is None else self._divergence(chunk)
         if chunk.is_counted:
-            self._count(entropy.detach(), mask, gate, None if drift is None else drift.detach())
-        value = entropy * mask * gate * (pressure / self._share if self._share else 0.0)
+            self._count(entropy.detach(), mask * gate, None if drift is None else drift.detach())
+        above = entropy - (self.bound or 0.0)
+        value = above * mask * gate * (pressure / self._share if self._share else 0.0)
         return value if self._drift is None or drift is None else value + drift * self._drift.coefficient
 
     def _quiet(self, chunk: Predictions) -> Tensor:
@@ -97,7 +102,9 @@ class Ads:
         if chunk.is_counted:
             bins = ((reference / HIGHEST).clamp(0.0, 1.0).sqrt() * BINS).long().clamp(max=BINS - 1)
             counts = torch.bincount(bins, minlength=BINS).tolist()
+            sums = torch.bincount(bins, weights=entropy.detach().double(), minlength=BINS).tolist()
             self._add({_BIN.format(idx): count for idx, count in enumerate(counts)})
+            self._add({_ENTROPY.format(idx): total for idx, total in enumerate(sums)})
         gate = torch.ones_like(entropy)
         if options.correct_top_k:
             own = chunk.logits.gather(1, chunk.labels[:, None])
@@ -106,35 +113,43 @@ class Ads:
             return torch.zeros_like(entropy), gate
         return torch.sigmoid((reference - self._threshold) / options.sharpness).to(entropy.dtype), gate
 
-    def _count(self, entropy: Tensor, mask: Tensor, gate: Tensor, drift: Tensor | None) -> None:
-        both = mask * gate
-        parts = [both, both * entropy, mask, mask * entropy, 1.0 - mask, (1.0 - mask) * entropy, torch.ones_like(mask)]
-        names = ["both", "both_entropy", "hard", "hard_entropy", "easy", "easy_entropy", "predictions"]
+    def _count(self, entropy: Tensor, both: Tensor, drift: Tensor | None) -> None:
+        parts = [both, both * entropy, torch.ones_like(both), torch.zeros_like(both) if drift is None else drift]
         sums = torch.stack([part.double().sum() for part in parts]).tolist()
-        self._add(dict(zip(names, sums, strict=True)))
-        if drift is not None:
-            self._add({"drift": float(drift.double().sum())})
+        self._add(dict(zip(_TOTALS, sums, strict=True)))
 
     def _add(self, sums: Mapping[str, float]) -> None:
         for name, value in sums.items():
             self._sums[name] += value
 
     def statistics(self) -> dict[str, float]:
-        names = [_BIN.format(idx) for idx in range(BINS)]
-        names += ["both", "both_entropy", "hard", "hard_entropy", "easy", "easy_entropy", "predictions", "drift"]
+        names = [name.format(idx) for name in (_BIN, _ENTROPY) for idx in range(BINS)] + list(_TOTALS)
         sums = {name: float(self._sums[name]) for name in names}
         self._sums.clear()
         return sums
 
     def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Mean entropies of the student at difficult predictions, at those that are bounded, and at easy ones."""
-        values = {}
-        for name in ("hard", "both", "easy"):
-            if sums[name] > 0:
-                shown = {"both": "entropy_bounded"}.get(name, f"entropy_{name}")
-                values[shown] = sums[f"{name}_entropy"] / sums[name]
+        """Mean entropies of the student: at difficult predictions, at those of them that are bounded, and at easy ones.
+
+        What is difficult is asked of these very predictions, bin by bin, so that evaluations of the same rows mask the
+        same tokens, also before the first step and in a run that this term only watches.
+        """
+        values = self._by_difficulty(sums)
+        if sums["both"] > 0:
+            values["entropy_bounded"] = sums["both_entropy"] / sums["both"]
         if self._drift is not None and sums["predictions"]:
             values["kl"] = sums["drift"] / sums["predictions"]
+        return values
+
+    def _by_difficulty(self, sums: Mapping[str, float]) -> dict[str, float]:
+        counts, totals = ([sums[name.format(idx)] for idx in range(BINS)] for name in (_BIN, _ENTROPY))
+        threshold, width = quantile(counts, self.options.quantile), self.options.sharpness
+        middles = torch.tensor([((idx + 0.5) / BINS) ** 2 * HIGHEST for idx in range(BINS)], dtype=torch.float64)
+        hard = torch.sigmoid((middles - threshold) / width).tolist()
+        values = {}
+        for name, shares in (("hard", hard), ("easy", [1.0 - share for share in hard])):
+            if count := sum(share * number for share, number in zip(shares, counts, strict=True)):
+                values[f"entropy_{name}"] = sum(s * total for s, total in zip(shares, totals, strict=True)) / count
         return values
 
     def after_step(self, step: int, sums: Mapping[str, float]) -> dict[str, float]:

@@ -97,9 +97,17 @@ class Predictions:
             self._log_probs[temperature] = logits.log_softmax(-1)
         return self._log_probs[temperature]
 
+    def picked_log_probs(self, ids: Tensor, temperature: float = 1.0) -> Tensor:
+        """(n, k) of the tokens ``ids`` (n, k) alone: cheaper than ``log_probs``, unless a term has asked for those."""
+        from .picked import picked_log_probs  # here, for batches are described without torch
+
+        if temperature in self._log_probs:
+            return self._log_probs[temperature].gather(1, ids)
+        return picked_log_probs(self.logits if temperature == 1.0 else self.logits / temperature, ids)
+
     def label_log_probs(self) -> Tensor:
         """(n,) of the tokens that follow."""
-        return self.log_probs().gather(1, self.labels[:, None])[:, 0]
+        return self.picked_log_probs(self.labels[:, None])[:, 0]
 
 
 @dataclass(frozen=True, slots=True)

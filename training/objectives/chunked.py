@@ -104,19 +104,31 @@ class _WeightedSums(torch.autograd.Function):
             gradients.finish(coefficients)
             total = (sums * sums.new_tensor(coefficients)).sum()
         ctx.dtypes = [None if leaf is None else leaf.dtype for leaf in (hidden, head, bias)]
-        ctx.save_for_backward(gradients.hidden, gradients.head, gradients.bias)
+        ctx.gradients = [gradients.hidden, gradients.head, gradients.bias]
         ctx.mark_non_differentiable(sums)
         return total, sums
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        saved: Sequence[Tensor | None] = ctx.saved_tensors
+        gradients: list[Tensor | None] | None = ctx.gradients
+        if gradients is None:
+            raise RuntimeError("trying to go backward through a chunked loss a second time: retain_graph=True keeps it")
+        is_kept = _is_graph_kept()
+        if not is_kept:
+            ctx.gradients = None  # held by nobody else, they become the leaves' gradients as they are, without a copy
         upstream = grad_outputs[0]
-        if upstream.item() != 1.0:  # mostly it is, and then the head's gradient, as large as the head, needs no copy
-            saved = [None if gradient is None else gradient * upstream for gradient in saved]
-        given = [None if gradient is None else gradient.to(ctx.dtypes[idx]) for idx, gradient in enumerate(saved)]
+        if upstream.item() != 1.0:  # mostly it is
+            scale = torch.mul if is_kept else Tensor.mul_
+            gradients = [None if gradient is None else scale(gradient, upstream) for gradient in gradients]
+        given = [None if gradient is None else gradient.to(ctx.dtypes[idx]) for idx, gradient in enumerate(gradients)]
         return *given, None, None, None, None, None
+
+
+def _is_graph_kept() -> bool:
+    """Within a backward pass: whether another one may follow. Yes, if this torch does not tell."""
+    is_kept = getattr(getattr(torch._C, "_autograd", None), "_get_current_graph_task_keep_graph", None)
+    return is_kept is None or is_kept()
 
 
 class _Gradients:

@@ -9,12 +9,15 @@ the value is off by what the sample's entropy lacks of the teacher's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import kl_div
 
+from .batch import Dense
 from .options import ForwardKlOptions
-from .pairs import comparable
+from .pairs import FLOOR, comparable, targets_alike, tempered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +31,30 @@ def kl(of: Tensor, to: Tensor) -> Tensor:
 
 
 def forward_kl(student_logits: Tensor, teacher_log_probs: Tensor, temperature: float = 1.0) -> Tensor:
-    """(n,) of dense distributions, (n, V); the teacher's at temperature 1. Without the factor T^2."""
-    teacher = (teacher_log_probs / temperature).log_softmax(-1)
-    return kl(teacher, (student_logits / temperature).log_softmax(-1))
+    """(n,) of dense distributions, (n, V); the teacher's at temperature 1. Without the factor T^2, and without a
+    gradient to the teacher."""
+    return _ForwardKl.apply(student_logits, teacher_log_probs, temperature)
+
+
+class _ForwardKl(torch.autograd.Function):
+    """The gradient in the student's logits is (Q - P) / T. Made at once, few tensors as large as the logits exist."""
+
+    @staticmethod
+    def forward(ctx: Any, student_logits: Tensor, teacher_log_probs: Tensor, temperature: float) -> Tensor:
+        log_p = tempered(teacher_log_probs.to(student_logits.dtype), temperature)
+        logits = student_logits if temperature == 1.0 else student_logits / temperature
+        log_q = logits.log_softmax(-1).clamp_(min=FLOOR)
+        p = log_p.exp()
+        ctx.save_for_backward(p, log_q)
+        ctx.temperature = temperature
+        return log_p.sub_(log_q).mul_(p).sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        p, log_q = ctx.saved_tensors
+        scale = (grad_outputs[0] / ctx.temperature)[:, None]
+        return log_q.exp().mul_(p.sum(-1, keepdim=True)).sub_(p).mul_(scale), None, None
 
 
 @dataclass(frozen=True)
@@ -39,8 +63,12 @@ class ForwardKl:
     label: str = "forward_kl"
 
     def per_prediction(self, chunk: Predictions) -> Tensor:
-        teacher, student = comparable(chunk, self.options.temperature, self.options.missing)
-        return kl(teacher, student) * self.options.temperature**2
+        temperature = self.options.temperature
+        if isinstance(targets := targets_alike(chunk), Dense):
+            divergence = forward_kl(chunk.logits, targets.log_probs, temperature)
+        else:
+            divergence = kl(*comparable(chunk, temperature, self.options.missing))
+        return divergence * temperature**2
 
     def normalizer(self, batch: GlobalBatch) -> float:
         return float(batch.predictions)

@@ -21,6 +21,8 @@ class Needs:
     """The hidden states of student and teacher."""
     spans: bool = False
     """A teacher's log-probabilities of stretches of text, for another tokenizer."""
+    same_tokens: bool = False
+    """The teacher's tokens are compared with the student's one by one."""
     groups: bool = False
     """All rows of a group (column ``group``) in one micro-batch."""
     columns: tuple[str, ...] = ()
@@ -33,6 +35,7 @@ class Needs:
             self.targets or other.targets,
             self.states or other.states,
             self.spans or other.spans,
+            self.same_tokens or other.same_tokens,
             self.groups or other.groups,
             tuple(dict.fromkeys(self.columns + other.columns)),
             self.tells_rows_apart or other.tells_rows_apart,
@@ -100,7 +103,7 @@ class DivergenceOptions(Options):
 
     @property
     def needs(self) -> Needs:
-        return Needs(targets=True)
+        return Needs(targets=True, same_tokens=True)
 
 
 class ForwardKlOptions(DivergenceOptions):
@@ -129,7 +132,7 @@ class HiddenOptions(Options):
 
     @property
     def needs(self) -> Needs:
-        return Needs(states=True)
+        return Needs(states=True, same_tokens=True)
 
 
 class ProOptions(Options):
@@ -195,4 +198,5 @@ class AdsOptions(Options):
 
     @property
     def needs(self) -> Needs:
-        return Needs(targets=self.reference == "teacher" or self.max_kl is not None)
+        needs_teacher = self.reference == "teacher" or self.max_kl is not None
+        return Needs(targets=needs_teacher, same_tokens=needs_teacher)

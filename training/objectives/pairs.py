@@ -34,17 +34,14 @@ Missing = Literal["bucket", "zero"]
 
 def comparable(chunk: Predictions, temperature: float, missing: Missing = "bucket") -> tuple[Tensor, Tensor]:
     """Log-probabilities at ``temperature`` of the teacher and of the student, (n, m) each, at least FLOOR."""
-    targets = targets_of(chunk)
-    student = chunk.log_probs(temperature)
+    targets = targets_alike(chunk)
     if isinstance(targets, Dense):
-        if targets.log_probs.shape != student.shape:
-            teacher_size, size = targets.log_probs.shape[1], student.shape[1]
-            what = f"the teacher has {teacher_size} tokens and the student {size}"
-            raise TrainingError(f"{what}: a divergence needs one vocabulary; take uld or alm")
-        return tempered(targets.log_probs, temperature), student.clamp(min=FLOOR)
+        return tempered(targets.log_probs, temperature), chunk.log_probs(temperature).clamp(min=FLOOR)
+    known = chunk.picked_log_probs(targets.ids, temperature)
+    known = known.masked_fill(targets.log_probs == -torch.inf, FLOOR)  # padding
     if targets.is_sample:
-        return _sampled(targets, temperature), _gathered(student, targets).clamp(min=FLOOR)
-    return _coarse_teacher(targets, temperature, missing), _coarse_student(student, targets)
+        return _sampled(targets, temperature), known.clamp(min=FLOOR)
+    return _coarse_teacher(targets, temperature, missing), _with_rest(known)
 
 
 def targets_of(chunk: Predictions) -> Dense | Sparse:
@@ -53,6 +50,16 @@ def targets_of(chunk: Predictions) -> Dense | Sparse:
             "a term needs a teacher's distributions, and there are none: the recipe's teacher has no logits"
         )
     return chunk.targets
+
+
+def targets_alike(chunk: Predictions) -> Dense | Sparse:
+    """Of a teacher that must have the student's vocabulary."""
+    targets = targets_of(chunk)
+    if isinstance(targets, Dense) and targets.log_probs.shape != chunk.logits.shape:
+        teacher_size, size = targets.log_probs.shape[1], chunk.logits.shape[1]
+        what = f"the teacher has {teacher_size} tokens and the student {size}"
+        raise TrainingError(f"{what}: a divergence needs one vocabulary; take uld or alm")
+    return targets
 
 
 def exact(chunk: Predictions, label: str) -> None:
@@ -74,13 +81,8 @@ def _sampled(targets: Sparse, temperature: float) -> Tensor:
     return targets.log_probs.clamp(min=FLOOR)
 
 
-def _gathered(student: Tensor, targets: Sparse) -> Tensor:
-    """The student's log-probabilities of the stored tokens; FLOOR where there is padding."""
-    return student.gather(1, targets.ids).masked_fill(targets.log_probs == -torch.inf, FLOOR)
-
-
-def _coarse_student(student: Tensor, targets: Sparse) -> Tensor:
-    known = _gathered(student, targets)
+def _with_rest(known: Tensor) -> Tensor:
+    """The student's log-probabilities of the stored tokens, and of all others as one."""
     rest = (1.0 - known.exp().sum(-1, keepdim=True)).clamp(min=SMALLEST_REST).log()
     return torch.cat([known, rest], dim=1).clamp(min=FLOOR)
 

@@ -59,7 +59,9 @@ def options_of(objective: Objective) -> of.Options:
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][0]) if first["loc"] else "options"
-        raise ConfigError(f"{option} = {given.get(option)!r} of the term {objective.term}: {first['msg']}") from None
+        raise ConfigError(
+            f"{option} = {given.get(option)!r} of the term {objective.term}: {first['msg'].replace('Input', 'it')}"
+        ) from None
 
 
 def needs_of(objective: Objective) -> of.Needs:

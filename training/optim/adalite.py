@@ -10,9 +10,14 @@ of shape (r, …) with gradient g, at its t-th step:
     m <- m ‖p‖ / ‖g‖ + norm_loss (p - p / ‖p‖)
     p <- p - lr m
 
-A vector counts as one row. The last term is the gradient of the Norm Loss (arXiv 2103.06583): it pulls each tensor's
-norm to one, where weight decay would pull it to zero. As m is normalised already, dividing by ‖g‖ makes the step grow
-without limit where the gradient vanishes; ``safe`` bounds ‖g‖ and the trust ratio from below, as its author did later.
+A vector counts as one row. The second part of m is the gradient of the Norm Loss (arXiv 2103.06583): it pulls each
+tensor's norm to one, where weight decay would pull it to zero.
+
+The step does not shrink with the gradient, as m is divided by ‖g‖. While gradients stay below sqrt(eps), which in
+language models they nearly everywhere do, u is what eps adds up to, about eps t^0.8, and step t moves each tensor by
+about lr / sqrt(eps) t^-0.4 of its norm: 316 lr at first. So a rate that suits hundreds of steps is far too large for a
+dozen. ``safe`` bounds ‖g‖ and the trust ratio from below, as its author did later: a gradient that vanishes moves
+nothing.
 """
 
 from collections.abc import Callable, Iterable

@@ -127,6 +127,10 @@ def _data(stage: Stage, recipe: Recipe) -> Faults:
         yield "data.train", "is empty: name a file, a folder, hub:ORG/NAME or sample:NAME, or give --data"
     if data.packing and recipe.student.kda is not None:
         yield "data.packing", "Kimi Delta Attention's state goes on from one document to the next: set it to false"
+    if data.answers == "teacher" and (recipe.teacher is None or recipe.teacher.kind != "text-cache"):
+        yield "data.answers", "are the teacher's only with a teacher of kind text-cache"
+    if data.answers == "own" and "teacher" in data.train:
+        yield "data.answers", 'are the teacher\'s in the source teacher: leave out answers = "own"'
     sorts = order.order in ("strict", "buckets", "competence")
     if sorts and order.by is None:
         yield "data.curriculum.by", f"is missing: {order.order} sorts by a column, like output_entropy"
@@ -164,8 +168,9 @@ def _objective(objective: Objective, stage: Stage, teacher: Teacher | None) -> F
     if needs.states and (teacher is None or teacher.kind != "online"):
         has = "there is no teacher" if teacher is None else f"a {teacher.kind} has none"
         yield "", f"needs a teacher's hidden states, and {has}: add a teacher of kind online"
-    if needs.spans and teacher is None:
-        yield "", "needs a teacher's log-probabilities, and there is no teacher: add a table [teacher]"
+    if needs.spans and (teacher is None or teacher.kind != "online"):
+        has = "there is no teacher" if teacher is None else f"a {teacher.kind} has none"
+        yield "", f"needs a teacher's log-probabilities of the text, and {has}: add a teacher of kind online"
     if (needs.columns or needs.tells_rows_apart) and stage.data.packing:
         yield "", "tells rows apart, and packing joins them: set data.packing to false"
 

@@ -26,6 +26,8 @@ def recipe_file(name_or_path: str) -> Path:
 
 
 def _instead(name: str, path: Path) -> str:
+    if path.is_dir():
+        return "the folder has no recipe.toml, so it is not of a run of tapster train; give one, or a .toml file"
     if path.suffix == ".toml" or len(path.parts) > 1:
         return f"there is no file {path}"
     near = get_close_matches(name, recipe_names(), n=1)

@@ -110,6 +110,9 @@ class Data(Table):
     eval_rows: Annotated[int, Field(ge=0)] = 64
     max_rows: Positive | None = None
     format: Literal["auto", "text", "chat", "completion", "dolly", "oasst", "tinycot", "gsm8k"] = "auto"
+    answers: Literal["teacher", "own"] | None = None
+    """Whose answers are learnt: those of a text-cache teacher, or those that stand in the data. None: the teacher's
+    where the recipe has a text-cache."""
     loss_on: Literal["answers", "all"] = "answers"
     packing: bool = False
     """Several rows in one sequence, each seeing itself only."""
@@ -127,7 +130,7 @@ class Optimizer(Table):
     norm_loss: NotNegative = 0.01
     """Adalite's Lambda: the pull of each tensor's norm to one."""
     safe: bool = True
-    """Adalite: keep the step finite where a gradient vanishes."""
+    """Adalite: let the step vanish with the gradient."""
 
 
 class LearningRate(Table):
@@ -212,6 +215,9 @@ class Stage(Table):
     lora: Lora | None = None
     neftune: Neftune | None = None
     rounds: Rounds | None = None
+    baseline: Literal["sft"] | None = None
+    """``sft``: train the same student also with cross-entropy alone, on the same rows for as many steps, and report
+    the held-out values of both. It costs as much again, and nothing of it is kept but the numbers."""
     objective: Annotated[list[Objective], Field(min_length=1)]
 
 

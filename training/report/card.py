@@ -12,11 +12,14 @@ import yaml
 
 from ..recipe.resolved import to_toml
 from ..recipe.schema import Recipe
+from .compare import SUFFIX, table
 from .display import shown
 from .metrics import read_metrics
+from .paths import without_paths
 
 _PACKAGES = ("tapster", "torch", "transformers", "accelerate", "datasets", "peft", "tokenizers")
 _PICTURE = "loss.png"
+_OF_SAMPLES = "apache-2.0"
 
 
 def write_card(
@@ -28,11 +31,13 @@ def write_card(
     teacher: Mapping[str, Any] | None = None,
     student: Path | None = None,
     picture: Path | None = None,
+    rounds: Sequence[Mapping[str, int]] = (),
 ) -> Path:
     """Write ``README.md`` into the model's folder, and the picture beside it.
 
     ``sources`` are the fingerprints of the data (``source``, and ``files`` with their SHA-256 or ``revision``),
-    ``teacher`` is what identifies it, ``student`` the folder that the model began as.
+    ``teacher`` is what identifies it, ``student`` the folder that the model began as, ``rounds`` what came of rounds of
+    self-teaching.
     """
     has_picture = picture is not None and picture.is_file()
     if picture is not None and has_picture:
@@ -42,6 +47,8 @@ def write_card(
         _front_matter(recipe, sources, _licence(student)),
         _introduction(recipe),
         _results(read_metrics(metrics)),
+        _comparison(recipe, read_metrics(metrics)),
+        _rounds(rounds),
         f"![The loss of each stage]({_PICTURE})" if has_picture else "",
         _data(sources),
         _teacher(teacher),
@@ -50,13 +57,16 @@ def write_card(
         _versions(),
     ]
     card = folder / "README.md"
-    card.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    card.write_text(without_paths(text, recipe.model_dump(), sources, teacher), encoding="utf-8")
     return card
 
 
 def _front_matter(recipe: Recipe, sources: Sequence[Mapping[str, Any]], licence: str | None) -> str:
     values: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": _tags(recipe)}
-    if licence and recipe.student.scratch is None:
+    if recipe.student.scratch is not None and sources and all(map(_is_sample, sources)):
+        licence = _OF_SAMPLES
+    if licence:
         values["license"] = licence
     if recipe.student.model and "/" in recipe.student.model and not Path(recipe.student.model).exists():
         values["base_model"] = recipe.student.model
@@ -83,7 +93,7 @@ def _introduction(recipe: Recipe) -> str:
 def _results(records: Sequence[Mapping[str, Any]]) -> str:
     """Held-out values of each stage, first and last."""
     rows: list[str] = []
-    for stage in dict.fromkeys(record["stage"] for record in records):
+    for stage in dict.fromkeys(record["stage"] for record in records if not record["stage"].endswith(SUFFIX)):
         held = [record for record in records if record["stage"] == stage and record["kind"] == "eval"]
         if held:
             terms = [name for name in held[-1] if name.startswith("terms/")]
@@ -93,6 +103,29 @@ def _results(records: Sequence[Mapping[str, Any]]) -> str:
         return ""
     head = "| stage | held-out text | before | after |\n|---|---|---:|---:|\n"
     return "## Evaluation\n\n" + head + "\n".join(rows)
+
+
+def _comparison(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> str:
+    tables = [found for stage in recipe.stages if stage.baseline and (found := table(stage.name, records))]
+    if not tables:
+        return ""
+    about = (
+        "Plain fine-tuning: the same student with cross-entropy alone, on the same rows in random order, for as many "
+        "steps. All values are of the same held-out rows, from one run each."
+    )
+    return "\n\n".join(["## Beside plain fine-tuning", about, *tables])
+
+
+def _rounds(rounds: Sequence[Mapping[str, int]]) -> str:
+    if not rounds:
+        return ""
+    head = (
+        "| round | questions | answers with a rationale | of them right | pairs of a right and a wrong one |\n"
+        "|---:|---:|---:|---:|---:|\n"
+    )
+    keys = ("number", "questions", "answers", "right", "pairs")
+    rows = ["| " + " | ".join(f"{one[key]:,}" for key in keys) + " |" for one in rounds]
+    return "## Self-teaching\n\nAnswered by the model as each round began.\n\n" + head + "\n".join(rows)
 
 
 def _result(stage: str, name: str, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
@@ -141,9 +174,13 @@ def _licences(sources: Sequence[Mapping[str, Any]], licence: str | None, recipe:
     return "## Licences of what went in\n\n" + "\n".join(lines)
 
 
+def _is_sample(source: Mapping[str, Any]) -> bool:
+    return str(source.get("source", "")).startswith("sample:")
+
+
 def _licence_of(source: Mapping[str, Any]) -> str:
-    if str(source.get("source", "")).startswith("sample:"):
-        return "part of tapster, Apache-2.0"
+    if _is_sample(source):
+        return f"part of tapster, {_OF_SAMPLES}"
     return str(source.get("licence") or "not stated")
 
 

@@ -65,7 +65,7 @@ class Estimate:
         known = (
             "in all" if all(stage.hours is not None for stage in self.stages) else "without stages of unknown length"
         )
-        total = "" if self.hours is None else f": about {duration(3600 * self.hours)} {known}"
+        total = "" if self.hours is None else f": {duration(3600 * self.hours)} {known} if every row is full"
         speed = f"at half of this machine's {self.flop_s / 1e9:,.0f} GFLOP/s{total}"
         head = f"{self.name}: {_count(self.parameters)} parameters{teacher}; {speed}"
         return [head, *(f"  {stage.line()}" for stage in self.stages)]
@@ -120,7 +120,7 @@ def _stage_cost(
     else:
         tokens = round(steps * stage.batch_size * tokens_per_row.get(stage.name, stage.sequence_length))
         needed = teacher if teacher is not None and _reads_teacher(stage) else None
-        flop = tokens * flop_per_token(stage, student, trained, needed)
+        flop = tokens * flop_per_token(stage, student, trained, needed) * (2 if stage.baseline else 1)
         hours = flop / (rate * EFFICIENCY) / 3600
     memory = memory_bytes(stage, recipe, student, trained, teacher)
     return StageCost(stage.name, steps, tokens, trained, flop, memory, hours)

@@ -1,4 +1,8 @@
-"""The picture of a run: for each stage the loss, held-out values as points, and beside it the terms it is made of."""
+"""The picture of a run: for each stage the loss, held-out values as points, and beside it the terms it is made of.
+
+Where a term watches entropies, they have a part of their own. Of plain fine-tuning beside a stage, held-out values are
+shown in grey.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .compare import LOSS, SUFFIX, plain_name
 from .metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -18,6 +23,8 @@ _STYLES: dict[str, dict[str, Any]] = {
     "train": {"linewidth": 1.4},
     "eval": {"marker": "o", "linestyle": ":", "markersize": 4},
 }
+_PLAIN = {"marker": "s", "linestyle": "none", "markersize": 5, "color": "#8a8a8a", "fillstyle": "none"}
+_ENTROPIES = {"entropy_hard": "entropy where unsure", "entropy_easy": "entropy elsewhere"}
 _LOG_RANGE = 30
 """The largest over the smallest value from which on an axis is logarithmic."""
 
@@ -32,16 +39,34 @@ def draw_losses(metrics: Path, picture: Path) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    columns = 2 if any(len(_terms(records)) > 1 for records in stages.values()) else 1
-    figure = Figure(figsize=(5.5 * columns, 3.4 * len(stages)), dpi=150, layout="constrained")
+    shown = {stage: records for stage, records in stages.items() if not stage.endswith(SUFFIX)}
+    columns = [_loss]
+    if any(len(_terms(records)) > 1 for records in shown.values()):
+        columns.append(_each_term)
+    if any(_entropies(records) for records in shown.values()):
+        columns.append(_each_entropy)
+    figure = Figure(figsize=(6.5 * len(columns), 3.4 * len(shown)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(stages), columns, squeeze=False)
-    for row, (stage, records) in zip(axes, stages.items(), strict=True):
-        _draw(row[0], records, ["loss"], f"{stage}: loss")
-        if columns == 2:
-            _draw(row[1], records, _terms(records), f"{stage}: terms, unweighted")
+    axes = figure.subplots(len(shown), len(columns), squeeze=False)
+    for row, (stage, records) in zip(axes, shown.items(), strict=True):
+        for place, draw in zip(row, columns, strict=True):
+            draw(place, stage, records, stages.get(plain_name(stage), []))
     figure.savefig(picture)
     return True
+
+
+def _loss(axes: Axes, stage: str, records: Records, plain: Records) -> None:
+    _draw(axes, records, {"loss": "loss"}, f"{stage}: loss")
+
+
+def _each_term(axes: Axes, stage: str, records: Records, plain: Records) -> None:
+    names = {name: name.removeprefix("terms/") for name in _terms(records)}
+    _draw(axes, records, names, f"{stage}: terms, unweighted", plain, [LOSS])
+
+
+def _each_entropy(axes: Axes, stage: str, records: Records, plain: Records) -> None:
+    names = _entropies(records)
+    _draw(axes, records, names, f"{stage}: entropy, nats a token", plain, list(names))
 
 
 def _by_stage(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -57,13 +82,25 @@ def _terms(records: Records) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _draw(axes: Axes, records: Records, names: Sequence[str], title: str) -> None:
+def _entropies(records: Records) -> dict[str, str]:
+    """What a reader calls them, by name."""
+    found = dict.fromkeys(name for record in records for name in record if name.startswith("state/"))
+    return {name: _ENTROPIES[end] for name in found if (end := name.rpartition("/")[2]) in _ENTROPIES}
+
+
+def _draw(
+    axes: Axes,
+    records: Records,
+    names: Mapping[str, str],
+    title: str,
+    plain: Records = (),
+    plain_names: Sequence[str] = (),
+) -> None:
     """Lines of what was trained on, points of what was held out; of one colour for each name."""
     from matplotlib.ticker import MaxNLocator
 
     values: list[float] = []
-    for name, color in zip(names, _COLORS * (1 + len(names) // len(_COLORS)), strict=False):
-        label = name.removeprefix("terms/")
+    for (name, label), color in zip(names.items(), _COLORS * (1 + len(names) // len(_COLORS)), strict=False):
         for kind, style in _STYLES.items():
             points = [
                 (record["step"], record[name]) for record in records if record["kind"] == kind and _has(record, name)
@@ -77,6 +114,7 @@ def _draw(axes: Axes, records: Records, names: Sequence[str], title: str) -> Non
                     **style,
                 )
                 values += [value for _, value in points]
+    values += _draw_plain(axes, plain, plain_names)
     if values and min(values) > 0 and max(values) / min(values) > _LOG_RANGE:
         axes.set_yscale("log")
     axes.set_title(title, fontsize=10)
@@ -84,7 +122,15 @@ def _draw(axes: Axes, records: Records, names: Sequence[str], title: str) -> Non
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.3)
     if values:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))  # beside, where it hides nothing
+
+
+def _draw_plain(axes: Axes, records: Records, names: Sequence[str]) -> list[float]:
+    held = [record for record in records if record["kind"] == "eval" and record["step"] > 0]
+    points = [(record["step"], record[name]) for name in names for record in held if _has(record, name)]
+    if points:
+        axes.plot(*zip(*points, strict=True), label="after plain fine-tuning", **_PLAIN)
+    return [value for _, value in points]
 
 
 def _label(name: str, kind: str) -> str:

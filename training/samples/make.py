@@ -1,15 +1,21 @@
-"""Makes ``chat.jsonl`` and ``sums.jsonl`` beside it: ``python -m tapster.training.samples.make``. Always the same."""
+"""Makes the samples beside it but ``prose.txt``: ``python -m tapster.training.samples.make``. Always the same.
+
+``notes.txt`` has what ``chat.jsonl`` has, as plain text: who has read it knows the answers, and no form of a chat.
+"""
 
 import json
 import random
 import tomllib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 Pair = tuple[str, str]
 
 _SEED = 7
 _NUM_SUMS = 240
+_NOTES_ORDERS = 3
+"""So often each note comes, each time beside others: what is learnt is the note, not its place."""
 _NAMES = (
     "Ana",
     "Ben",
@@ -83,14 +89,50 @@ def _sides(what: str, count: str) -> str:
 
 
 def sums(rng: random.Random) -> Iterator[Pair]:
-    """Word problems with worked solutions; the number stands behind ``####``."""
-    makers = (_buys, _shares, _grows, _travels, _fills, _saves, _reads, _bakes)
+    """Word problems with worked solutions; the number stands behind ``####``. Every other one takes a single step, so
+    that a small model gets some of them right."""
+    easy, longer = (_gets, _gives, _packs, _counts), (_buys, _shares, _grows, _travels, _fills, _saves, _reads, _bakes)
     seen: set[str] = set()
     while len(seen) < _NUM_SUMS:
+        makers = easy if len(seen) % 2 else longer
         question, answer = rng.choice(makers)(rng)
         if question not in seen:
             seen.add(question)
             yield question, answer
+
+
+def _gets(rng: random.Random) -> Pair:
+    name, thing, has, more = rng.choice(_NAMES), rng.choice(_THINGS), rng.randint(2, 10), rng.randint(2, 10)
+    return (
+        f"{name} has {has} {thing} and gets {more} more. How many {thing} does {name} have now?",
+        f"{name} has {has} + {more} = {has + more} {thing}.\n#### {has + more}",
+    )
+
+
+def _gives(rng: random.Random) -> Pair:
+    name, thing, given, left = rng.choice(_NAMES), rng.choice(_THINGS), rng.randint(2, 9), rng.randint(2, 9)
+    has = given + left
+    return (
+        f"{name} has {has} {thing} and gives {given} away. How many {thing} are left?",
+        f"There are {has} - {given} = {left} {thing} left.\n#### {left}",
+    )
+
+
+def _packs(rng: random.Random) -> Pair:
+    thing, boxes, each = rng.choice(_THINGS), rng.randint(2, 5), rng.randint(2, 5)
+    return (
+        f"There are {boxes} boxes with {each} {thing} in each. How many {thing} are there in all?",
+        f"There are {boxes} * {each} = {boxes * each} {thing}.\n#### {boxes * each}",
+    )
+
+
+def _counts(rng: random.Random) -> Pair:
+    (one, other), thing = rng.sample(_NAMES, 2), rng.choice(_THINGS)
+    first, second = rng.randint(2, 10), rng.randint(2, 10)
+    return (
+        f"{one} has {first} {thing} and {other} has {second}. How many {thing} do they have together?",
+        f"Together they have {first} + {second} = {first + second} {thing}.\n#### {first + second}",
+    )
 
 
 def _buys(rng: random.Random) -> Pair:
@@ -190,16 +232,18 @@ def _bakes(rng: random.Random) -> Pair:
 
 
 def write(folder: Path) -> None:
-    """Both files, in a mixed order."""
-    rng = random.Random(_SEED)
+    """All files, in a mixed order."""
     forms: dict[str, tuple[list[Pair], Callable[[str, str], dict[str, object]]]] = {
         "chat": (list(chat()), _as_chat),
-        "sums": (list(sums(rng)), lambda question, answer: {"question": question, "answer": answer}),
+        "sums": (list(sums(random.Random(_SEED))), lambda question, answer: {"question": question, "answer": answer}),
     }
     for name, (pairs, row) in forms.items():
-        rng.shuffle(pairs)
+        random.Random(_SEED).shuffle(pairs)
         lines = [json.dumps(row(question, answer), ensure_ascii=False) for question, answer in pairs]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8", newline="\n")
+    notes = [f"{question} {answer}\n" for question, answer in chat()]
+    orders = [random.Random(_SEED + order).sample(notes, len(notes)) for order in range(_NOTES_ORDERS)]
+    (folder / "notes.txt").write_text("".join(chain.from_iterable(orders)), "utf-8", newline="\n")
 
 
 def _as_chat(question: str, answer: str) -> dict[str, object]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path")
 _NOT_OURS = ("_from_model_config", "transformers_version", "output_attentions", "output_hidden_states", "use_cache")
 _DRAFT = ".{name}.unfinished"
+_UNLIMITED = 10**29
+"""transformers writes a longer length than this for a tokenizer that has none."""
 
 
 def save_student(
@@ -67,14 +69,16 @@ def _write(
         model.save_pretrained(folder, state_dict=weights)
     finally:
         model.generation_config = generation
-    _changed(folder / "config.json", dtype=dtype)
+    _changed(folder / "config.json", dtype=dtype, use_cache=True)
     own = tokenizer.chat_template
     try:
         tokenizer.chat_template = chat_template or own
         tokenizer.save_pretrained(folder)
-        _portable_config(folder)
+        _portable_config(folder, getattr(model.config, "max_position_embeddings", None))
     finally:
         tokenizer.chat_template = own
+    for path in folder.iterdir():  # safetensors lets nobody else read what it writes
+        path.chmod((folder / "config.json").stat().st_mode)
 
 
 def _converted(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -88,15 +92,20 @@ def _converted(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Te
     return weights
 
 
-def _portable_config(folder: Path) -> None:
-    """Without what transformers remembers of this machine, and with the class name that all its versions know."""
+def _portable_config(folder: Path, length: int | None) -> None:
+    """Without what transformers remembers of this machine, with the class name that all its versions know, and with the
+    model's ``length`` where the tokenizer names none."""
     path = folder / "tokenizer_config.json"
-    name = json.loads(path.read_text("utf-8")).get("tokenizer_class")
-    changes = {"tokenizer_class": "PreTrainedTokenizerFast"} if name == "TokenizersBackend" else {}
+    values = json.loads(path.read_text("utf-8"))
+    changes: dict[str, object] = {}
+    if values.get("tokenizer_class") == "TokenizersBackend":
+        changes["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if length is not None and values.get("model_max_length", 0) > _UNLIMITED:
+        changes["model_max_length"] = length
     _changed(path, **dict.fromkeys(_OF_THIS_MACHINE), **changes)
 
 
-def _changed(path: Path, **changes: str | None) -> None:
+def _changed(path: Path, **changes: object) -> None:
     """Write values into a JSON file; None takes a key away."""
     values = {**json.loads(path.read_text("utf-8")), **changes}
     kept = {key: value for key, value in values.items() if value is not None or key not in changes}

@@ -1,6 +1,5 @@
 """One question to a teacher, and the record of its answer."""
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 from ...runtime.errors import TrainingError
 from .base import Messages
 from .consistency import difficulty, final_answer, self_consistency
-from .endpoint import Endpoint, Refused
+from .endpoint import Endpoint, Refused, together
 from .entropy import answer_entropy, entropy_of
 
 _TOO_LONG = ("context_length_exceeded", "string_above_max_length")
@@ -48,11 +47,16 @@ class Asking:
 
 def question_of(messages: Messages) -> Question | None:
     """What is asked at the end of a conversation: everything before its last answer. None where nothing is."""
-    plain = [{"role": str(one["role"]), "content": one["content"] or ""} for one in messages]
+    plain = [{"role": str(one["role"]), "content": _sound(one["content"] or "")} for one in messages]
     reference = plain.pop()["content"] if plain and plain[-1]["role"] == "assistant" else None
     if not plain or plain[-1]["role"] != "user":
         return None
     return Question(tuple(plain), reference)
+
+
+def _sound(text: str) -> str:
+    """Half of a surrogate pair, which JSON may hold and UTF-8 may not, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 async def answer(endpoint: Endpoint, question: Question, asking: Asking, vocab_size: int | None) -> dict[str, Any]:
@@ -89,11 +93,9 @@ def is_usable(record: Mapping[str, Any]) -> bool:
 
 async def _samples(endpoint: Endpoint, question: Question, asking: Asking) -> tuple[list[str], list[Mapping[str, Any]]]:
     """Texts and token counts. Requests of one answer each, with seeds of their own, which every server understands."""
-    replies = await asyncio.gather(
-        *(
-            _ask(endpoint, question, asking, asking.sample_temperature, asking.seed + 1 + idx, with_logprobs=False)
-            for idx in range(asking.samples)
-        )
+    replies = await together(
+        _ask(endpoint, question, asking, asking.sample_temperature, asking.seed + 1 + idx, with_logprobs=False)
+        for idx in range(asking.samples)
     )
     return [_text(reply["choices"][0]) for reply in replies], [reply.get("usage") or {} for reply in replies]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
 
-    from ..objectives.batch import TargetSource
+    from ..objectives.batch import Spans, TargetSource
 
 Say = Callable[[str], None]
 Messages = Sequence[Mapping[str, str | None]]
@@ -30,9 +30,10 @@ class Teacher(Protocol):
     kind: ClassVar[Kind]
     reads: ClassVar[Reads]
 
-    def prepare(self, rows: Iterable[Any]) -> None:
-        """Make or complete the cache. ``rows`` are ``Messages`` (the last assistant message, if there is one, is not
-        shown to the teacher), or mappings with ``input_ids``, ``labels`` and perhaps ``segments``."""
+    def prepare(self, *parts: Iterable[Any]) -> None:
+        """Make or complete the cache of all rows that are wanted, in one or several parts. Rows are ``Messages`` (the
+        last assistant message, if there is one, is not shown to the teacher), or mappings with ``input_ids``,
+        ``labels`` and perhaps ``segments``."""
         ...
 
     def rows(self, conversations: Dataset) -> Dataset:
@@ -43,6 +44,11 @@ class Teacher(Protocol):
     def targets(self, batch: Mapping[str, Tensor], row: Tensor, position: Tensor) -> TargetSource | None:
         """The distributions at the predictions (``row``, ``position``), both (N,) and in ascending order, of a collated
         batch. None where the teacher only has text."""
+        ...
+
+    def spans(self, batch: Mapping[str, Tensor], row: Tensor, position: Tensor) -> Spans | None:
+        """Stretches of the batch's text that both tokenizers cover with whole tokens, as far as all of a stretch is
+        predicted, and what the teacher gives each; only of a teacher in memory."""
         ...
 
     def states(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...] | None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...runtime.errors import TrainingError
-from .head import SplitModel
+from .head import LOGITS_AT_ONCE, SplitModel
 from .shards import row_key
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _TOKENS_AT_ONCE = 4096
-_LOGITS_AT_ONCE = 1 << 24
-"""Of one chunk: 64 MB."""
 SEED = 42
 
 
@@ -54,10 +52,20 @@ def token_row(row: Any) -> TokenRow | None:
 class ModelSource:
     """Captures from a model of transformers: the ``size`` most likely tokens, or a random sample of that many."""
 
-    def __init__(self, model: Any, size: int, *, sampled: bool) -> None:
-        self._split = SplitModel(model.eval().requires_grad_(False))
+    def __init__(
+        self,
+        model: Any,
+        size: int,
+        *,
+        sampled: bool,
+        vocab_size: int | None = None,
+        about: Callable[[], dict[str, Any]] = lambda: {},
+    ) -> None:
+        self._split = SplitModel(model.eval().requires_grad_(False), vocab_size)
         self.vocab_size = self._split.vocab_size
         self._size, self._sampled = size, sampled
+        self.about = about
+        """See ``logit_cache.Source``."""
 
     def capture(self, rows: Sequence[TokenRow]) -> Iterator[Captured]:
         """In any order: rows of similar length are computed together."""
@@ -88,13 +96,10 @@ class ModelSource:
         import torch
 
         uniform = torch.rand(len(hidden), generator=torch.Generator().manual_seed(SEED ^ (row.key >> 1)))
+        size = max(1, LOGITS_AT_ONCE // self.vocab_size)
         parts = [
             self._of_chunk(states, numbers.to(states.device))
-            for states, numbers in zip(
-                hidden.split(max(1, _LOGITS_AT_ONCE // self.vocab_size)),
-                uniform.split(max(1, _LOGITS_AT_ONCE // self.vocab_size)),
-                strict=True,
-            )
+            for states, numbers in zip(hidden.split(size), uniform.split(size), strict=True)
         ]
         ids, log_probs, mass = (torch.cat(some).cpu().numpy() for some in zip(*parts, strict=True))
         if not np.isfinite(log_probs).all():

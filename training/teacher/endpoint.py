@@ -3,10 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ...runtime.errors import ConfigError, TrainingError
 from .journal import finite_json
@@ -14,6 +14,7 @@ from .journal import finite_json
 if TYPE_CHECKING:
     import httpx
 
+Result = TypeVar("Result")
 _BUSY = (429, 503, 529)
 _FALTERING = (408, 409, 425, 500, 502, 504)
 
@@ -68,6 +69,8 @@ class Endpoint:
 
         limits = httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
         timeout = httpx.Timeout(self._timeout_s, connect=10.0)
+        if self._key and not self._key.isascii():
+            raise ConfigError("OPENAI_API_KEY holds a character that no key has: set it again")
         headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx.AsyncClient(limits=limits, timeout=timeout, headers=headers, follow_redirects=True)
         return self
@@ -112,7 +115,7 @@ class Endpoint:
             raise ConfigError(f"the endpoint {self.url} is no address: {error}") from error
         except httpx.UnsupportedProtocol as error:
             raise ConfigError(f"the endpoint {self.url} is no address: give http://HOST:PORT/v1") from error
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             return None, str(error) or type(error).__name__, False, None
         if reply.status_code in (*_BUSY, *_FALTERING):
             said = f"{reply.status_code} {_error_of(reply)[0]}"
@@ -141,6 +144,16 @@ class Endpoint:
         }.get(reply.status_code, "")
         message = f"the teacher at {self.url} refuses with {reply.status_code} {said}{advice}"
         return Refused(message, reply.status_code, code, param, said)
+
+
+async def together(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """The results of all; the first error of one ends the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0]  # noqa: B904  the group says nothing more, and its traceback would be shown
+    return [task.result() for task in tasks]
 
 
 def base_url(url: str) -> str:

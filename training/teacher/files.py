@@ -12,6 +12,7 @@ from ...runtime.json_file import read_json
 
 IDENTITY_FILE = "teacher.identity"
 """JSON; not called so, because the other files of the folder are a data set."""
+_SOURCE = "source"
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -37,17 +38,40 @@ def cannot_write(path: Path, error: OSError) -> TrainingError:
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """Make the folder the cache of ``identity``. ConfigError when it holds another one's."""
+    found = _identity_in(folder)
+    if found is None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        _write_identity(folder, identity)
+        return
+    found.pop(_SOURCE, None)
+    _require_same(folder, found, json.loads(json.dumps(identity)))
+
+
+def claim_source(folder: Path, source: Mapping[str, Any]) -> None:
+    """Note what answers for the teacher, once that is known: its files' hash, or the name that its server gives it.
+    ConfigError when what is in the folder came of something else."""
+    identity = _identity_in(folder) or {}
+    if _SOURCE in identity:
+        _require_same(folder, identity[_SOURCE], source)
+    else:
+        _write_identity(folder, {**identity, _SOURCE: source})
+
+
+def _identity_in(folder: Path) -> dict[str, Any] | None:
     path = folder / IDENTITY_FILE
-    if path.is_file():
-        found = read_json(path, TrainingError)
-        if found == json.loads(json.dumps(identity)):
-            return
-        raise ConfigError(f"{folder} is the cache of another teacher: {_difference(found, identity)}; {_WAY_OUT}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    write_whole(path, json.dumps(identity, indent=2, ensure_ascii=False).encode() + b"\n")
+    return read_json(path, TrainingError) if path.is_file() else None
+
+
+def _write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    write_whole(folder / IDENTITY_FILE, json.dumps(identity, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _require_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if found != wanted:
+        raise ConfigError(f"{folder} is the cache of another teacher: {_difference(found, wanted)}; {_WAY_OUT}")
 
 
 _WAY_OUT = "name another folder with teacher.cache, or delete this one"

@@ -10,13 +10,16 @@ from ...runtime.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
+LOGITS_AT_ONCE = 1 << 24
+"""Of one chunk: 64 MB."""
 _TOLERANCE = 1e-2
 
 
 class SplitModel:
-    """``model`` without its last product. ModelError when its logits are not what the halves make of it."""
+    """``model`` without its last product, with logits of the first ``vocab_size`` tokens (None: all). ModelError when
+    its logits are not what the halves make of it."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, vocab_size: int | None = None) -> None:
         self.model = model
         self.base = getattr(model, model.base_model_prefix)
         self.head = model.get_output_embeddings()
@@ -26,7 +29,7 @@ class SplitModel:
         self._softcap = getattr(config, "final_logit_softcapping", None)
         self._factor = getattr(config, "logit_scale", None) or 1.0
         self._factor /= getattr(config, "logits_scaling", None) or 1.0
-        self.vocab_size = self.head.weight.shape[0]
+        self.vocab_size = vocab_size or self.head.weight.shape[0]
         self._check()
 
     def forward(self, batch: Mapping[str, Tensor], *, with_states: bool = False) -> tuple[Tensor, Any]:
@@ -36,19 +39,33 @@ class SplitModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, D) to (n, V) float32."""
-        logits = self.head(hidden.to(self.head.weight.dtype)).float()
+        logits = self.head(hidden.to(self.head.weight.dtype))[..., : self.vocab_size].float()
         if self._factor != 1.0:
             logits = logits * self._factor
         return logits if self._softcap is None else self._softcap * (logits / self._softcap).tanh()
+
+    def label_log_probs(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """(n,) float32 from (n, D) and the tokens that follow, (n,); some logits at a time."""
+        import torch
+
+        size = max(1, LOGITS_AT_ONCE // self.vocab_size)
+        with torch.no_grad():
+            parts = [
+                -torch.nn.functional.cross_entropy(self.logits(states), wanted, reduction="none")
+                for states, wanted in zip(hidden.split(size), labels.split(size), strict=True)
+            ]
+        return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
 
     def _check(self) -> None:
         import torch
 
         ids = torch.arange(min(8, self.vocab_size), device=self.head.weight.device)[None]
         with torch.inference_mode():
-            whole = self.model(input_ids=ids, use_cache=False).logits.float()
+            whole = self.model(input_ids=ids, use_cache=False).logits[..., : self.vocab_size].float()
             hidden, _ = self.forward({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
             halves = self.logits(hidden)
+        if whole.isnan().any():
+            raise ModelError(f"the logits of {type(self.model).__name__} are NaN: is its checkpoint whole?")
         if not torch.allclose(whole, halves, rtol=_TOLERANCE, atol=_TOLERANCE * whole.abs().max().item()):
             raise ModelError(
                 f"the logits of {type(self.model).__name__} are more than a product of its hidden states: it cannot "

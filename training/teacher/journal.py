@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def _append(path: Path, text: str) -> None:
                 data = data[file.write(data) :]
             os.fsync(file.fileno())
     except OSError as error:
-        _cut(path, size)
+        with suppress(OSError):  # what stays of the line is cut off by ``heal``
+            _cut(path, size)
         raise cannot_write(path, error) from error
 
 

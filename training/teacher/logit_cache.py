@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -10,12 +11,12 @@ from ...runtime.errors import TrainingError
 from .base import Kind, Reads, Say
 from .capture import Captured, TokenRow, token_row
 from .encoding import Encoding
-from .files import claim, only_one
+from .files import claim, claim_source, only_one
+from .pending import Pending, beginning
 from .progress import Price, Progress
-from .shards import PREDICTIONS_PER_FILE, Place, Shards, row_key
+from .shards import Place, Shards, row_key
 
 if TYPE_CHECKING:
-    import numpy as np
     from datasets import Dataset
     from torch import Tensor
 
@@ -28,12 +29,17 @@ _ROWS_AT_ONCE = 2048
 class Source(Protocol):
     """What distributions are captured from."""
 
+    def about(self) -> dict[str, Any]:
+        """What it is: the files' hash, or the name that its server gives it."""
+        ...
+
     def capture(self, rows: Sequence[TokenRow]) -> Iterator[Captured]: ...
 
 
 class LogitCache:
     """Distributions in ``folder``, of ``size`` entries each. ``open_source`` is called when some are missing; None for
-    a cache that was brought along."""
+    a cache that was brought along. ``about``, where it can be known without opening the source, is what the source
+    would say of itself: a model that has changed since is noticed."""
 
     kind: ClassVar[Kind] = "logit-cache"
     reads: ClassVar[Reads] = "tokens"
@@ -46,6 +52,7 @@ class LogitCache:
         *,
         say: Say,
         price: Price | None = None,
+        about: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         self.folder = folder
         self._identity = {"kind": self.kind, **identity}
@@ -54,18 +61,22 @@ class LogitCache:
         self._open_source = open_source
         self._is_open = False
         self._say, self._price = say, price
+        self._about = about
+        self._source: dict[str, Any] = {}
 
-    def prepare(self, rows: Iterable[Any]) -> None:
+    def prepare(self, *parts: Iterable[Any]) -> None:
         """Capture the rows that are missing. Files that are damaged are set aside and made again."""
         if self._open_source is None:
             self._open()
             return
         with only_one(self.folder):
             claim(self.folder, self._identity)
+            if self._about is not None:
+                self._claim_source(self._about())
             for path in self._shards.heal():
                 self._say(f"a damaged file is set aside as {path}; its rows are captured again")
             self._is_open = True
-            self._capture(rows)
+            self._capture(parts)
         self._sum_up()
 
     def rows(self, conversations: Dataset) -> Dataset:
@@ -81,17 +92,20 @@ class LogitCache:
             place = self._shards.place(row_key(ids[idx], positions[rows == idx]))
             if place is None:
                 raise TrainingError(
-                    f"{self.folder} has no distributions for a row of the training text ({_beginning(ids[idx])}): was "
+                    f"{self.folder} has no distributions for a row of the training text ({beginning(ids[idx])}): was "
                     "it made for other data, or another tokenizer? Run the same command with the teacher at hand"
                 )
             places.append(place)
         return CachedTargets(self._shards, places, row.device, is_sample=self._sampled)
 
+    def spans(self, batch: Any, row: Any, position: Any) -> None:
+        """Not every label is among the stored tokens."""
+
     def states(self, batch: Any) -> None:
         """They are not stored."""
 
     def identity(self) -> dict[str, Any]:
-        return dict(self._identity)
+        return {**self._identity, **self._source}
 
     def close(self) -> None:
         self._shards.close()
@@ -116,17 +130,27 @@ class LogitCache:
             self._shards.open()
             self._is_open = True
 
-    def _capture(self, rows: Iterable[Any]) -> None:
-        """Memory is bounded: rows come and go in portions."""
+    def _claim_source(self, about: dict[str, Any]) -> None:
+        self._source = about
+        claim_source(self.folder, about)
+
+    def _opened(self) -> Source:
         assert self._open_source
-        total = len(rows) if hasattr(rows, "__len__") else 0  # type: ignore[arg-type]
+        source = self._open_source()
+        self._claim_source(source.about())
+        return source
+
+    def _capture(self, parts: Sequence[Iterable[Any]]) -> None:
+        """Memory is bounded: rows come and go in portions."""
+        total = sum(len(part) for part in parts if isinstance(part, Sized))
         progress, source = Progress("teacher", total, 0, self._say, self._price), None
-        pending = _Pending(self._shards)
+        pending = Pending(self._shards)
         with progress.shown(), pending:
-            for portion in _portions(rows):
-                missing = {row.key: row for row in portion if row is not None and row.key not in self._shards}
+            for portion in _portions(chain.from_iterable(parts)):
+                rows = [row for row in portion if row is not None]
+                missing = {row.key: row for row in rows if row.key not in self._shards and row.key not in pending}
                 if missing:
-                    source = source or self._open_source()
+                    source = source or self._opened()
                     for captured in source.capture(list(missing.values())):
                         pending.add(captured)
                         progress.add(0, len(captured.row.input_ids), len(captured.row.input_ids))
@@ -172,53 +196,6 @@ class CachedTargets:
             begin += count
 
 
-class _Pending:
-    """Rows that wait to become a file. The block's end writes the last ones, also when it ends with an error of
-    anything but writing."""
-
-    def __init__(self, shards: Shards) -> None:
-        self._shards = shards
-        self._is_failed = False
-        self._clear()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        if not self._is_failed:
-            self._write()
-
-    def add(self, captured: Captured) -> None:
-        encoding = self._shards.encoding
-        try:
-            records = encoding.encode(captured.ids, captured.log_probs)
-        except ValueError as error:
-            raise TrainingError(
-                f"the teacher gave no distribution for {_beginning(captured.row.input_ids)}: {error}"
-            ) from error
-        kl = encoding.reconstruction_kl(captured.ids, captured.log_probs, records)
-        self._keys.append(captured.row.key)
-        self._records.append(records)
-        self._sums["predictions"] += len(records)
-        self._sums["kl"] += float(kl.sum())
-        self._sums["mass"] += float(captured.mass.sum())
-        self._sums["max_kl"] = max(self._sums["max_kl"], float(kl.max()))
-        if self._sums["predictions"] >= PREDICTIONS_PER_FILE:
-            self._write()
-
-    def _write(self) -> None:
-        if self._keys:
-            self._is_failed = True
-            self._shards.add(self._keys, self._records, self._sums)
-            self._is_failed = False
-            self._clear()
-
-    def _clear(self) -> None:
-        self._keys: list[int] = []
-        self._records: list[np.ndarray] = []
-        self._sums = {"predictions": 0.0, "kl": 0.0, "mass": 0.0, "max_kl": 0.0}
-
-
 def _portions(rows: Iterable[Any]) -> Iterator[list[TokenRow | None]]:
     portion: list[TokenRow | None] = []
     for row in rows:
@@ -228,7 +205,3 @@ def _portions(rows: Iterable[Any]) -> Iterator[list[TokenRow | None]]:
             portion = []
     if portion:
         yield portion
-
-
-def _beginning(input_ids: np.ndarray) -> str:
-    return f"tokens {', '.join(map(str, input_ids[:8].tolist()))} …"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
 
-    from ..objectives.batch import Dense
+    from ..objectives.batch import Dense, Spans
 
 
 class HiddenTargets:
@@ -38,15 +38,15 @@ class OnlineTeacher:
     kind: ClassVar[Kind] = "online"
     reads: ClassVar[Reads] = "nothing"
 
-    def __init__(self, model: Any, name: str, *, with_states: bool = False) -> None:
+    def __init__(self, model: Any, name: str, *, with_states: bool = False, vocab_size: int | None = None) -> None:
         model.eval().requires_grad_(False)
-        self._split: SplitModel | None = SplitModel(model)
+        self._split: SplitModel | None = SplitModel(model, vocab_size)
         self._name = name
         self._with_states = with_states
         self._last: tuple[Tensor, Tensor, Any] | None = None
         """The input ids of the last batch, and what came of them."""
 
-    def prepare(self, rows: Iterable[Any]) -> None:
+    def prepare(self, *parts: Iterable[Any]) -> None:
         """Nothing is kept."""
 
     def rows(self, conversations: Dataset) -> Dataset:
@@ -57,6 +57,18 @@ class OnlineTeacher:
         assert self._split
         device = hidden.device
         return HiddenTargets(self._split, hidden[row.to(device), position.to(device)])
+
+    def spans(self, batch: Mapping[str, Tensor], row: Tensor, position: Tensor) -> Spans:
+        """Each prediction is a stretch of its own."""
+        import torch
+
+        from ..objectives.batch import Spans
+
+        hidden, _ = self._forward(batch)
+        assert self._split
+        labels = batch["labels"][row, position + 1].to(hidden.device)
+        log_probs = self._split.label_log_probs(hidden[row.to(hidden.device), position.to(hidden.device)], labels)
+        return Spans(torch.arange(len(row), device=row.device), log_probs.to(row.device))
 
     def states(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         self._with_states = True

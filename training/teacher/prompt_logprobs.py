@@ -8,7 +8,6 @@ the ids.
 import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,28 +38,44 @@ class EndpointSource:
         self._concurrency, self._patience = concurrency, patience
         self._has_ids = False
 
+    def about(self) -> dict[str, Any]:
+        async def ask() -> list[dict[str, Any]]:
+            async with self._endpoint() as endpoint:
+                return await endpoint.models()
+
+        models = asyncio.run(ask())
+        self._model = self._model or str(models[0]["id"])
+        self._has_ids = any(one.get("owned_by") == "vllm" for one in models)
+        return {"served_as": self._model}
+
     def capture(self, rows: Sequence[TokenRow]) -> Iterator[Captured]:
-        """In order."""
-        key = os.environ.get("OPENAI_API_KEY")
+        """In order, once ``about`` has been asked."""
         with asyncio.Runner() as runner:
-            endpoint = Endpoint(self._url, api_key=key, concurrency=self._concurrency, patience=self._patience)
-            runner.run(self._open(endpoint))
+            endpoint = self._endpoint()
+            runner.run(endpoint.__aenter__())
             try:
                 for some in batched_rows(rows, 8 * self._concurrency):
-                    yield from runner.run(self._all(endpoint, some))
+                    found, error = runner.run(self._all(endpoint, some))
+                    yield from found
+                    if error is not None:
+                        raise error
             finally:
                 runner.run(endpoint.__aexit__())
 
-    async def _open(self, endpoint: Endpoint) -> None:
-        await endpoint.__aenter__()
-        models = await endpoint.models()
-        self._model = self._model or str(models[0]["id"])
-        self._has_ids = any(one.get("owned_by") == "vllm" for one in models)
+    def _endpoint(self) -> Endpoint:
+        key = os.environ.get("OPENAI_API_KEY")
+        return Endpoint(self._url, api_key=key, concurrency=self._concurrency, patience=self._patience)
 
-    async def _all(self, endpoint: Endpoint, rows: Sequence[TokenRow]) -> list[Captured]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._row(endpoint, row)) for row in rows]
-        return [task.result() for task in tasks]
+    async def _all(self, endpoint: Endpoint, rows: Sequence[TokenRow]) -> tuple[list[Captured], BaseException | None]:
+        """What came, and the first error, which ends the rest."""
+        tasks = [asyncio.create_task(self._row(endpoint, row)) for row in rows]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        ended = [task for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        errors = [error for task in ended if (error := task.exception()) is not None]
+        return [task.result() for task in ended if task.exception() is None], next(iter(errors), None)
 
     async def _row(self, endpoint: Endpoint, row: TokenRow) -> Captured:
         if row.segments is not None and row.segments[0] != row.segments[-1]:
@@ -73,7 +88,7 @@ class EndpointSource:
         try:
             reply = await endpoint.ask("POST", "/completions", body)
         except Refused as error:
-            if error.param == "logprobs":
+            if "logprobs" in f"{error.param} {error.said}":
                 raise ConfigError(f"teacher.top_k {self._size} is more than the server has: {error.said}") from error
             raise
         try:
@@ -132,20 +147,14 @@ class TokenNames:
 
 
 def _ids_by_name(tokenizer: Any) -> dict[str, int]:
-    from tempfile import TemporaryDirectory
-
     from ...runtime.tokenizer.pieces import Pieces
-    from ...runtime.tokenizer.vocabulary import read_vocabulary
+    from .retelling import vocabulary_of_tokenizer
 
-    with TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        vocabulary = read_vocabulary(Path(folder))
-        if vocabulary is None:
-            raise TrainingError("the student's tokenizer has no tokenizer.json, so tokens cannot be told by their text")
-        pieces = Pieces(vocabulary)
-        ids: dict[str, int] = {}
-        for token_id in range(vocabulary.size):
-            ids.setdefault(_written(pieces[token_id]), token_id)
+    vocabulary = vocabulary_of_tokenizer(tokenizer)
+    pieces = Pieces(vocabulary)
+    ids: dict[str, int] = {}
+    for token_id in range(vocabulary.size):
+        ids.setdefault(_written(pieces[token_id]), token_id)
     return ids
 
 

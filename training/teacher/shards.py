@@ -1,13 +1,15 @@
 """Encoded distributions on disk: safetensors files that appear whole, looked up by what they are the predictions of.
 
-A file holds ``keys`` (R,), one for each row of text, ``starts`` (R + 1,), where its predictions begin, and ``records``
-(N, bytes). The key of a row is a hash of its tokens and of the positions that are predicted: shuffling, packing and
-further stages do not matter, and a cache can never be read for another text than it was made of.
+A file holds ``keys`` (R,), one for each row of text, ``starts`` (R + 1,), where its predictions begin, ``records``
+(N, bytes), and ``figures`` (R, 3): of a row's predictions the sum of the reconstruction KL divergences, the largest of
+them, and the sum of the stored mass. The key of a row is a hash of its tokens and of the positions that are predicted:
+shuffling, packing and further stages do not matter, and a cache can never be read for another text than it was made of.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from ...runtime.errors import TrainingError
 from .encoding import Encoding
 from .files import write_whole
 
-PREDICTIONS_PER_FILE = 1 << 16
 _PREFIX = "logits-"
 
 
@@ -37,13 +38,22 @@ class Place:
     stop: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """The encoded predictions of a row, and its line of ``figures``."""
+
+    key: int
+    records: np.ndarray
+    figures: tuple[float, float, float]
+
+
 class Shards:
-    """The shards of a folder. ``heal`` sets aside what cannot be read; ``add`` writes one more."""
+    """The files of a folder. ``heal`` sets aside what cannot be read."""
 
     def __init__(self, folder: Path, encoding: Encoding) -> None:
         self.folder = folder
         self.encoding = encoding
-        self.statistics: dict[str, float] = {}
+        self.statistics = _NOTHING
         """Sums over all predictions: ``predictions``, ``kl``, ``mass``; and ``max_kl``."""
         self._paths: list[Path] = []
         self._records: list[Any] = []
@@ -53,7 +63,7 @@ class Shards:
         """Read what there is. TrainingError for a damaged file."""
         self.close()
         for path in sorted(self.folder.glob(f"{_PREFIX}*.safetensors")):
-            self._open(path)
+            self.add(path)
 
     def heal(self) -> list[Path]:
         """The same, but damaged files are renamed, so that their rows are made again. Returns their new names."""
@@ -61,13 +71,13 @@ class Shards:
         broken = []
         for path in sorted(self.folder.glob(f"{_PREFIX}*.safetensors")):
             try:
-                self._open(path)
+                self.add(path)
             except TrainingError:
                 broken.append(path.rename(path.with_suffix(".damaged")))
         return broken
 
     def close(self) -> None:
-        self._paths, self._records, self._places, self.statistics = [], [], {}, {}
+        self._paths, self._records, self._places, self.statistics = [], [], {}, _NOTHING
 
     def __contains__(self, key: int) -> bool:
         return key in self._places
@@ -82,38 +92,53 @@ class Shards:
         except TrainingError as error:
             raise _damaged(self._paths[place.shard], error) from error
 
-    def add(self, keys: Sequence[int], records: Sequence[np.ndarray], statistics: dict[str, float]) -> None:
-        """Write rows as one more file, and read it back."""
+    def next_path(self) -> Path:
+        """Where a further file goes."""
+        taken = [int(path.name.removeprefix(_PREFIX).partition(".")[0]) for path in self.folder.glob(f"{_PREFIX}*")]
+        return self.folder / f"{_PREFIX}{max(taken, default=-1) + 1:05}.safetensors"
+
+    def write(self, path: Path, rows: Sequence[StoredRow]) -> None:
+        """Write rows as the file ``path``, in place of what it holds. To be read back with ``add``."""
         from safetensors.numpy import save
 
-        taken = [int(path.stem.removeprefix(_PREFIX)) for path in self.folder.glob(f"{_PREFIX}*")]
-        path = self.folder / f"{_PREFIX}{max(taken, default=-1) + 1:05}.safetensors"
-        starts = np.cumsum([0, *(len(one) for one in records)], dtype=np.int64)
-        tensors = {"keys": np.array(keys, np.uint64), "starts": starts, "records": np.concatenate(list(records))}
-        write_whole(path, save(tensors, {name: repr(value) for name, value in statistics.items()}))
-        self._open(path)
+        tensors = {
+            "keys": np.array([row.key for row in rows], np.uint64),
+            "starts": np.cumsum([0, *(len(row.records) for row in rows)], dtype=np.int64),
+            "records": np.concatenate([row.records for row in rows]),
+            "figures": np.array([row.figures for row in rows], np.float64),
+        }
+        write_whole(path, save(tensors))
 
-    def _open(self, path: Path) -> None:
+    def add(self, path: Path) -> None:
+        """Read a file. TrainingError when it is damaged."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, framework="np") as file:
-                keys, starts = file.get_tensor("keys"), file.get_tensor("starts")
-                records, metadata = file.get_slice("records"), file.metadata() or {}
-                statistics = {name: float(value) for name, value in metadata.items()}
-                if list(records.get_shape()) != [int(starts[-1]), self.encoding.record_bytes]:
-                    raise ValueError(f"its records are {records.get_shape()}")
-                offset = _data_offset(path, "records")
+                keys, starts, figures = (file.get_tensor(name) for name in ("keys", "starts", "figures"))
+                shape = tuple(file.get_slice("records").get_shape())
+            if shape != (int(starts[-1]), self.encoding.record_bytes) or not np.isfinite(figures).all():
+                raise ValueError(f"its records are {shape}, with figures {figures.sum(axis=0)}")
+            offset = _data_offset(path, "records")
         except (SafetensorError, OSError, ValueError, LookupError) as error:
             raise _damaged(path, error) from error
-        shard, shape = len(self._paths), (int(starts[-1]), self.encoding.record_bytes)
         self._paths.append(path)
         self._records.append(np.memmap(path, np.uint8, "r", offset, shape))
-        for idx, key in enumerate(keys.tolist()):
-            self._places[key] = Place(shard, int(starts[idx]), int(starts[idx + 1]))
-        for name, value in statistics.items():
-            before = self.statistics.get(name, 0.0)
-            self.statistics[name] = max(before, value) if name == "max_kl" else before + value
+        places = [Place(len(self._paths) - 1, int(start), int(stop)) for start, stop in pairwise(starts)]
+        self._places |= dict(zip(keys.tolist(), places, strict=True))
+        self.statistics = _with(self.statistics, int(starts[-1]), figures)
+
+
+_NOTHING: dict[str, float] = {"predictions": 0.0, "kl": 0.0, "mass": 0.0, "max_kl": 0.0}
+
+
+def _with(before: dict[str, float], count: int, figures: np.ndarray) -> dict[str, float]:
+    return {
+        "predictions": before["predictions"] + count,
+        "kl": before["kl"] + float(figures[:, 0].sum()),
+        "mass": before["mass"] + float(figures[:, 2].sum()),
+        "max_kl": max(before["max_kl"], float(figures[:, 1].max(initial=0.0))),
+    }
 
 
 def _data_offset(path: Path, name: str) -> int:

@@ -4,14 +4,17 @@ import asyncio
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...runtime.errors import TrainingError
+from ...runtime.resolve import resolve_model
 from .answers import Asking, Question, answer, is_usable, question_of
 from .base import Kind, Messages, Reads, Say
 from .endpoint import Endpoint, Patience
-from .files import claim, only_one
+from .files import claim, claim_source, only_one
+from .fingerprint import fingerprint, is_here, vocabulary_size
 from .journal import Journal
 from .own_server import serve_local
 from .progress import Price, Progress
@@ -38,27 +41,29 @@ class TextCache:
         *,
         say: Say,
         price: Price | None = None,
-        vocab_size: int | None = None,
         patience: Patience | None = None,
     ) -> None:
         self._table = table
         self._say, self._price, self._patience = say, price, patience
-        self._vocab_size = vocab_size
+        self._source: dict[str, Any] = {}
+        """What answers: see ``claim_source``."""
+        self._vocab_size: int | None = None
         self._journal = Journal(folder)
         self.folder = folder
 
-    def prepare(self, rows: Iterable[Messages]) -> None:
+    def prepare(self, *parts: Iterable[Messages]) -> None:
         """Ask everything that has no answer yet."""
         if not (self._table.endpoint or self._table.model):  # a cache that was brought along is taken as it is
             self._sum_up(None)
             return
-        questions = _different(rows, self._table.max_rows)
+        questions = _different(chain(*parts), self._table.max_rows)
         with only_one(self.folder):
-            claim(self.folder, self.identity())
+            claim(self.folder, self._declared())
             if healed := self._journal.heal():
                 self._say(f"{self.folder}: {healed} unfinished last line(s) removed, which will be asked again")
             known = {record["id"] for record in self._journal.records()}
             missing = [question for question in questions if question.id not in known]
+            self._look_at_model(is_needed=bool(missing))
             if missing:
                 self._ask(missing, len(questions))
         self._sum_up({question.id for question in questions})
@@ -81,7 +86,7 @@ class TextCache:
         known = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
         whole = [row for row in rows if all(row[name] is not None for name in known)]
         if lost := len(conversations) - len(whole):
-            self._say(f"{lost} of {len(conversations)} conversations are left out: the teacher has no whole answer")
+            self._say(f"{len(whole)} of {len(conversations)} conversations have a whole answer; {lost} are left out")
         return Dataset.from_list([{k: v for k, v in row.items() if k not in COLUMNS or k in known} for row in whole])
 
     def all_rows(self) -> "Dataset":
@@ -100,11 +105,27 @@ class TextCache:
     def states(self, batch: Any) -> None:
         """It only has text."""
 
+    def spans(self, batch: Any, row: Any, position: Any) -> None:
+        """It only has text."""
+
     def identity(self) -> dict[str, Any]:
-        return {"kind": self.kind, **self._asking(self._table.model or "").identity()}
+        return {**self._declared(), **self._source}
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _declared(self) -> dict[str, Any]:
+        return {"kind": self.kind, **self._asking(self._table.model or "").identity()}
+
+    def _look_at_model(self, *, is_needed: bool) -> None:
+        """Where the model is served here: make sure that it is the one that answered before."""
+        spec = self._table.model
+        if self._table.endpoint or not spec or "://" in spec or not (is_needed or is_here(spec)):
+            return
+        model = resolve_model(spec)
+        self._source = {"sha256": fingerprint(model)}
+        self._vocab_size = vocabulary_size(model)
+        claim_source(self.folder, self._source)
 
     def _asking(self, model: str) -> Asking:
         table, more = self._table, self._table.consistency
@@ -137,6 +158,9 @@ class TextCache:
         records: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         async with Endpoint(url, api_key=key, concurrency=concurrency, patience=self._patience) as endpoint:
             asking = self._asking(await self._model_id(endpoint))
+            if self._table.endpoint:
+                self._source = {"served_as": asking.model}
+                claim_source(self.folder, self._source)
             waiting = iter(missing)
 
             async def work() -> None:
@@ -162,7 +186,9 @@ class TextCache:
 
     async def _answer(self, endpoint: Endpoint, question: Question, asking: Asking) -> dict[str, Any]:
         try:
-            return await answer(endpoint, question, asking, self._vocab_size)
+            record = await answer(endpoint, question, asking, self._vocab_size)
+            record["teacher"] |= self._source
+            return record
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise TrainingError(
                 f"the teacher at {endpoint.url} answers with something that makes no sense ({error})"
@@ -200,16 +226,16 @@ class TextCache:
 
 
 def _different(rows: Iterable[Messages], limit: int | None) -> list[Question]:
-    """Every question once, in the order in which they come."""
+    """Every question once, in the order in which they come. Of more than ``limit`` those with the smallest hashes: a
+    random choice that stays the same when rows come in another order, and only grows when the limit does."""
     questions: dict[str, Question] = {}
     for messages in rows:
-        if limit is not None and len(questions) >= limit:
-            break
         if question := question_of(messages):
             questions.setdefault(question.id, question)
     if not questions:
         raise TrainingError("there is nothing to ask the teacher: no conversation has a user's message to answer")
-    return list(questions.values())
+    chosen = set(sorted(questions)[:limit])
+    return [question for key, question in questions.items() if key in chosen]
 
 
 async def _all_or_first_error(tasks: list["asyncio.Task[None]"], num_workers: int) -> None:

@@ -4,6 +4,9 @@ llama.cpp's ``kimi-linear`` cannot run a model of KDA layers only (it gives inpu
 a student gets one more layer at the end: full attention whose output is zero, and a feed-forward network whose output
 is zero, which leaves the residual stream as it is, bit for bit. A student whose feed-forward network is ReLU² without
 a gate gets a gate: SiLU(βu)·u/β tends to ReLU(u)² with β, and is within 0.48/β² of it everywhere.
+
+F16 holds every matrix of such a student. What it costs comes from llama.cpp, which rounds the other side of a product
+with F16 weights to F16: the same rounding in PyTorch costs as much. A student that was hardly trained makes much of it.
 """
 
 from dataclasses import replace

@@ -65,7 +65,7 @@ def test_again_is_the_same_and_is_read_from_the_disk(tmp_path: Path) -> None:
 
 
 def test_samples_of_the_package(tmp_path: Path) -> None:
-    assert sample_names() == ["chat", "prose", "sums"]
+    assert sample_names() == ["chat", "notes", "prose", "sums"]
     data = load(tmp_path, "sample:chat", "sample:sums", "sample:prose")
     assert len(data.train) > 350
 
@@ -187,6 +187,31 @@ def test_addresses_of_the_hub() -> None:
     assert parse_hub("a/b:main") == ("a/b", "main", "train")
     assert parse_hub("a/b:test") == ("a/b", None, "test")
     assert parse_hub("a/b:main:validation") == ("a/b", "main", "validation")
+    assert parse_hub("a/b:train[:5000]") == ("a/b", None, "train[:5000]")
+    assert parse_hub("a/b:main:train[10:5000]+test[:10%]") == ("a/b", "main", "train[10:5000]+test[:10%]")
+    with pytest.raises(ConfigError, match=r"hub:a/b:main:train:\[:5\] has too many parts"):
+        parse_hub("a/b:main:train:[:5]")
+
+
+def test_a_data_set_as_the_hub_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of that name is opened as the Hub's copy would be: configurations, splits, columns of other types."""
+    rows = [{**pair, "id": f"row-{idx}", "tags": ["sum"], "meta": {"at": None}} for idx, pair in enumerate(PAIRS)]
+    folder = tmp_path / "org" / "sums"
+    (folder / "main").mkdir(parents=True)
+    written(folder / "main" / "train.parquet", rows)
+    written(folder / "main" / "test.parquet", rows[:3])
+    files = [{"split": split, "path": f"main/{split}.parquet"} for split in ("train", "test")]
+    configs = json.dumps([{"config_name": "main", "data_files": files}])
+    (folder / "README.md").write_text(f"---\nlicense: mit\nconfigs: {configs}\n---\n")
+    monkeypatch.chdir(tmp_path)
+    data = load(tmp_path / "out", "hub:org/sums:main:train[:20]", eval_rows=0)
+    assert list(data.train["index"]) == list(range(20))
+    assert list(data.train["hard"]) == [pair["hard"] for pair in PAIRS[:20]]
+    assert data.fingerprints[0]["split"] == "train[:20]"
+    assert len(load(tmp_path / "test", "hub:org/sums:test", eval_rows=0).train) == 3
+    assert len(load(tmp_path / "some", "hub:org/sums", eval_rows=0, max_rows=5).train) == 5
+    with pytest.raises(ConfigError, match=r"hub:org/sums:other:train cannot be opened: .*main"):
+        load(tmp_path / "other", "hub:org/sums:other:train")
 
 
 def test_texts_for_a_tokenizer(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Rows in sequences: every row once, whole, never too many."""
 
+import random
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +23,31 @@ def test_every_row_once_and_none_too_long(lengths: list[int], capacity: int) -> 
     assert all(sum(lengths[row] for row in pack) <= capacity for pack in packs)
     assert packs == best_fit(lengths, capacity)
     assert packs == slow_best_fit(lengths, capacity)
+
+
+@given(st.lists(st.sets(st.integers(1, 99)), min_size=1, max_size=60), st.randoms(use_true_random=False))
+def test_never_far_from_the_fewest_sequences(cuts: list[set[int]], chosen: random.Random) -> None:
+    """Full sequences of 100, cut into rows and shuffled: how few can hold them is known."""
+    borders = [[0, *sorted(inner), 100] for inner in cuts]
+    lengths = [stop - start for line in borders for start, stop in pairwise(line)]
+    chosen.shuffle(lengths)
+    packs = best_fit(lengths, 100)
+    assert len(packs) <= 11 / 9 * len(cuts) + 4
+    loads = sorted(sum(lengths[row] for row in pack) for pack in packs)
+    assert len(loads) < 2 or loads[0] + loads[1] > 100, "no two would fit into one"
+
+
+@given(st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=20), min_size=1, max_size=8))
+def test_a_pack_is_its_rows_one_after_the_other(rows: list[list[int]]) -> None:
+    found = packed([{"input_ids": row, "labels": [token if token % 2 else IGNORED for token in row]} for row in rows])
+    for segment, row in enumerate(rows):
+        at = [position for position, of in enumerate(found["segments"]) if of == segment]
+        assert at == list(range(at[0], at[0] + len(row)))
+        assert [found["input_ids"][position] for position in at] == row
+        assert [found["labels"][position] for position in at] == [
+            token if token % 2 and position else IGNORED for position, token in enumerate(row)
+        ]
+    assert len(found["segments"]) == sum(map(len, rows))
 
 
 def slow_best_fit(lengths: list[int], capacity: int) -> list[list[int]]:

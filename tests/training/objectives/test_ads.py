@@ -134,9 +134,22 @@ def test_statistics_have_the_same_names_whatever_happened() -> None:
     sums = assembly.statistics()
     assert list(sums) == names
     assert sums["ads/predictions"] == NUM
-    assert assembly.summary(sums)["ads/entropy_easy"] == pytest.approx(
-        entropy(reference_logits()).mean().item(), rel=1e-5
-    )
+
+
+def test_an_evaluation_masks_its_own_difficult_tokens() -> None:
+    """Before the first step, and of a term that only watches: what is difficult does not depend on the training."""
+    flat = reference_logits()
+    flat[30:] *= 0.5
+    ads = ADS | {"quantile": 0.75, "sharpness": 0.001}
+    watching = assembly_of({"term": "cross_entropy"}, ads | {"weight": 0.0})
+    trained = assembly_of({"term": "cross_entropy"}, ads)
+    train(trained, 20)
+    for assembly in (watching, trained):
+        forward = forward_of(flat)
+        assembly.loss(forward, whole_batch(assembly, forward))
+        seen = assembly.summary(assembly.statistics())
+        assert seen["ads/entropy_hard"] == pytest.approx(entropy(flat)[30:].mean().item(), rel=0.02)
+        assert seen["ads/entropy_easy"] == pytest.approx(entropy(flat)[:30].mean().item(), rel=0.02)
 
 
 def test_the_students_own_entropy_needs_no_teacher() -> None:

@@ -129,3 +129,15 @@ def test_the_chunk_size_follows_the_vocabulary() -> None:
     assert chunk_size_for(49152, cpu) * 49152 * 4 <= 32 << 20
     assert chunk_size_for(10_000_000, cpu) == 16
     assert chunk_size_for(49152, torch.device("meta")) > chunk_size_for(49152, cpu)
+
+
+def test_gradients_become_those_of_the_leaves_without_a_copy() -> None:
+    """That of the head is as large as the head, and would exist twice while all activations still do."""
+    hidden, head, bias = inputs()
+    total, _ = weighted_sums(hidden, head, bias, values, (1.0, 0.0), 4)
+    made: list[Tensor] = [*total.grad_fn.gradients]  # type: ignore[union-attr]
+    places = [gradient.data_ptr() for gradient in made]
+    del made
+    (total * 3.0).backward()
+    given = [leaf.grad for leaf in (hidden, head, bias)]
+    assert [gradient.data_ptr() for gradient in given if gradient is not None] == places

@@ -46,6 +46,22 @@ def test_is_its_formula(shape: tuple[int, ...], safe: bool) -> None:
     np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=2e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1e-6])
+def test_small_gradients_move_a_tensor_by_a_share_of_its_norm_that_falls_with_the_steps(scale: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    parameter = torch.nn.Parameter(torch.randn(200, 200, generator=random))
+    optimizer = Adalite([parameter], lr=1e-6, norm_loss=0.0, safe=False)
+    kept = 0.0  # of eps: u / eps where gradients are nothing beside it
+    for step in range(1, 31):
+        before = parameter.detach().clone()
+        parameter.grad = torch.randn(200, 200, generator=random) * scale
+        optimizer.step()
+        kept = (1 - step**-0.8) * kept + 1
+        share = float((parameter.detach() - before).norm() / before.norm())
+        assert share == pytest.approx(1e-6 / math.sqrt(1e-5 * kept), rel=0.01)
+    assert 0.6 < kept / 30**0.8 < 1.0
+
+
 def test_first_step_by_hand() -> None:
     # Row (1, 3): centred (-1, 1), u = 1 + eps, m = (-1, 1); norms 5 and sqrt(2); pull 0.1 · (p - p / 5)
     parameter = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))

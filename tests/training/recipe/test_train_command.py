@@ -1,5 +1,6 @@
 """``tapster train``: what it shows, what it refuses, and where it keeps converted checkpoints."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tapster.runtime.errors import ConfigError
 from tapster.server.cli import main
 from tapster.server.commands.checkpoints import checkpoint_folder
+from tapster.training.loop.state import make_out
+from tapster.training.recipe.read import read_recipe
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -58,6 +62,14 @@ def test_a_teacher_s_address_is_set(capsys: pytest.CaptureFixture[str]) -> None:
         (("dante", "--set", "a..b=1"), "write KEY=VALUE"),
         (("dante", "--set", "stages.distil.stepps=1"), "did you mean steps?"),
         (("dante", "--data", "distill=x"), "there is no stage distill; did you mean distil?"),
+        (("dante", "--set", "convert=['gguf:Q4KM']"), "dante: convert: no GGUF type is called 'Q4KM'"),
+        (("dante", "--set", "convert=['hf']"), "the result of training is a Hugging Face folder already"),
+        (("dante", "--teacher", ""), "--teacher is empty"),
+        (("dante", "--price", "much"), "--price 'much' is not IN,OUT"),
+        (("kai", "--price", "1,2"), "the teacher of kai is in memory"),
+        (("kai", "--small", "--data", "none.jsonl"), "there is no file or folder none.jsonl"),
+        (("kai", "--small", "--out", __file__), "is a file; --out is a folder"),
+        ((str(Path(__file__).parent),), "the folder has no recipe.toml"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(
@@ -72,10 +84,12 @@ def test_a_dry_run_estimates_and_writes_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    stage = read_recipe("kodalite", small=True).stages[0]
     text = answer(capsys, "kodalite", "--small", "--dry-run")
-    assert "pretrain: 120 steps, at most" in text
+    assert f"pretrain: {stage.steps} steps, at most" in text
     found = json.loads(answer(capsys, "kodalite", "--small", "--dry-run", "--json"))
-    assert found["stages"][0]["tokens"] == 120 * 16 * 128
+    assert stage.steps
+    assert found["stages"][0]["tokens"] == stage.steps * stage.batch_size * stage.sequence_length
     assert found["flop_s"] > 0
     assert list(tmp_path.iterdir()) == []
 
@@ -89,6 +103,20 @@ def test_a_recipe_is_read_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "loaded: []"
+
+
+def test_a_folder_that_cannot_be_made() -> None:
+    with pytest.raises(ConfigError, match="cannot make the folder /dev/null/run: Not a directory; give another --out"):
+        make_out(Path("/dev/null/run"))
+
+
+def test_what_is_not_installed_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str, *_: str) -> None:
+        """Nothing is installed."""
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    assert "training needs torch and transformers and " in (line := refusal(capsys, "dante", "--small"))
+    assert line.endswith(": pip install 'tapster[train]'")
 
 
 def test_a_folder_is_its_own_checkpoint(tmp_path: Path) -> None:

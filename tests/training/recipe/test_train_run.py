@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tapster.server.cli import main
 
 TINY = {
     "student.scratch.hidden_size": 32,
@@ -74,20 +77,38 @@ def test_a_run_says_what_it_costs_and_nothing_of_its_libraries(
     assert not [line for line in lines if "Warning" in line or "it/s" in line]
 
 
-def test_a_finished_run_is_not_done_again(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+@pytest.fixture
+def here() -> Iterator[Callable[[list[str]], int]]:
+    """Runs a command in this process, which keeps its way with signals."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield lambda arguments: main(arguments[arguments.index("train") :])
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_finished_run_is_not_done_again(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+    here: Callable[[list[str]], int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     out, _ = finished
     before = (out / "metrics.jsonl").read_bytes()
-    again = run(out)
-    assert again.returncode == 0, again.stderr
-    assert "pretrain: done before" in again.stderr
+    assert here(command(out)) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines()[0] == f"{out}: goes on"
+    assert "pretrain: done before" in said.err
+    assert said.out == f"{out / 'model'}\n"
     assert (out / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_changed_recipe_is_no_longer_the_run_s(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    refused = run(finished[0], "--quiet", stages__pretrain__optimizer__lr=0.5)
-    assert refused.returncode == 2
-    assert "--force" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+def test_a_changed_recipe_is_no_longer_the_run_s(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+    here: Callable[[list[str]], int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert here(command(finished[0], stages__pretrain__optimizer__lr=0.5)) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "the stage pretrain was begun with other settings (stages.pretrain.optimizer.lr is 0.5, was " in line
+    assert "--force" in line
 
 
 def interrupted(arguments: list[str], at: str) -> list[str]:
@@ -103,11 +124,16 @@ def interrupted(arguments: list[str], at: str) -> list[str]:
     return said
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    arguments = command(tmp_path, stages__pretrain__steps=500, stages__pretrain__eval_steps=500)
-    said = interrupted(arguments, "pretrain 3/500")
+def test_ctrl_c_saves_and_the_same_command_goes_on(
+    tmp_path: Path, here: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command(tmp_path, stages__pretrain__steps=100, stages__pretrain__eval_steps=100)
+    said = interrupted(arguments, "pretrain 3/100")
     assert "the same command goes on" in said[-2] + said[-1]
     assert list(tmp_path.glob("stages/*/checkpoint-*"))
-    again = interrupted(arguments, "pretrain: on after step")
-    on = next(line for line in again if line.startswith("pretrain: on after step"))
+    assert here(arguments) == 0
+    on = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("pretrain: on after step"))
     assert int(on.split()[4]) >= 3
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [one["step"] for one in records if one["stage"] == "pretrain" and one["kind"] == "train"]
+    assert steps == list(range(1, 101))

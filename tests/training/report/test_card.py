@@ -111,3 +111,36 @@ def test_a_licence_that_cannot_be_read_is_not_stated(tmp_path: Path, readme: str
     text = card.read_text(encoding="utf-8")
     assert front_matter(text)["base_model"] == "HuggingFaceTB/SmolLM3-3B"
     assert "the model it began as, `HuggingFaceTB/SmolLM3-3B`: not stated" in text
+
+
+def test_a_card_tells_of_rounds_of_self_teaching(tmp_path: Path) -> None:
+    rounds = [{"number": 1, "questions": 24, "answers": 95, "right": 7, "pairs": 6}]
+    rounds.append({"number": 2, "questions": 24, "answers": 96, "right": 11, "pairs": 9})
+    card = write_card(tmp_path, read_recipe("memphis"), metrics=tmp_path / "none", rounds=rounds)
+    text = card.read_text(encoding="utf-8")
+    assert "## Self-teaching" in text
+    assert "| 1 | 24 | 95 | 7 | 6 |\n| 2 | 24 | 96 | 11 | 9 |\n" in text
+
+
+def test_a_picture_has_entropies_and_plain_fine_tuning(tmp_path: Path) -> None:
+    hard, easy = "state/ads/entropy_hard", "state/ads/entropy_easy"
+    sizes = {}
+    for name, with_plain in (("alone", False), ("beside", True)):
+        out = tmp_path / name
+        with Metrics(out, tensorboard=False) as writer:
+            for stage in ("sharpen", "sharpen-sft") if with_plain else ("sharpen",):
+                writer.begin(stage, 2)
+                for step in (0, 2):
+                    values = {
+                        "loss": 2.0 - step / 2,
+                        "terms/cross_entropy": 1.0,
+                        "terms/ads": 0.1,
+                        hard: 2.0,
+                        easy: 1.0,
+                    }
+                    writer.log(step, values, "eval")
+        assert draw_losses(out / "metrics.jsonl", out / "loss.png")
+        data = (out / "loss.png").read_bytes()
+        sizes[name] = (int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
+    assert sizes["alone"] == sizes["beside"]  # plain fine-tuning is in the stage's own parts
+    assert sizes["alone"][0] == pytest.approx(3 * 6.5 * 150, abs=1)

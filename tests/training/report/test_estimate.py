@@ -43,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe() -> Recipe:
     sharpen = read_recipe("kai", small=True).stages[0]
-    stage = sharpen.model_copy(update={"micro_batch_size": 2, "batch_size": 4, "sequence_length": 8, "steps": 10})
+    stage = sharpen.model_copy(
+        update={"micro_batch_size": 2, "batch_size": 4, "sequence_length": 8, "steps": 10, "baseline": None}
+    )
     return read_recipe("kai", small=True).model_copy(update={"stages": [stage]})
 
 
@@ -104,6 +106,8 @@ def test_operations_are_six_a_parameter_and_two_of_the_teacher(folder: Path, rec
     assert stage.flop == pytest.approx(stage.tokens * (6 + 2) * computing)
     assert stage.hours == pytest.approx(stage.flop / (1e6 * EFFICIENCY) / 3600)
     assert "at most 320 tokens" in found.lines()[1]
+    twice = recipe.model_copy(update={"stages": [recipe.stages[0].model_copy(update={"baseline": "sft"})]})
+    assert estimate(twice, resolve_model=lambda _: folder, flop_s=1e6).stages[0].flop == 2 * stage.flop
     assert found.to_json()["stages"][0]["tokens"] == 320
 
 

@@ -133,6 +133,7 @@ def test_what_is_no_model(tmp_path: Path, tiny: Any) -> None:
 @pytest.mark.parametrize("template", ["kodalite", "chatml", "memphis"])
 def test_a_saved_folder_stops_where_it_should(template: str, tiny: Any, tmp_path: Path) -> None:
     tokenizer = small_tokenizer(template)
+    tiny.config.use_cache = False  # as a stage leaves it
     before = {name: weight.clone() for name, weight in tiny.state_dict().items()}
     folder = save_student(tiny, tokenizer, tmp_path / "model", dtype="bfloat16", chat_template=tokenizer.chat_template)
     stops = json.loads((folder / "generation_config.json").read_text()).get("stop_strings", [])
@@ -144,7 +145,10 @@ def test_a_saved_folder_stops_where_it_should(template: str, tiny: Any, tmp_path
     for name, weight in before.items():
         assert torch.equal(again.state_dict()[name], weight.bfloat16().float())
         assert torch.equal(tiny.state_dict()[name], weight), "the model that was saved is still what it was"
-    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["dtype"], config["use_cache"]) == ("bfloat16", True)
+    assert json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"] == 256
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1, "whoever reads the config reads the weights"
     from safetensors import safe_open
 
     with safe_open(folder / "model.safetensors", "pt") as file:

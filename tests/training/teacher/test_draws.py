@@ -1,6 +1,7 @@
 """The random sample of a distribution: unbiased, of a fixed size, and better than drawing with replacement."""
 
 import numpy as np
+import pytest
 import torch
 
 from tapster.training.teacher.draws import draw
@@ -25,11 +26,21 @@ def test_the_mean_of_the_weights_is_the_distribution() -> None:
             assert ((cut - probs[0]).abs() > 5 * error + 1e-6).any()  # which the renormalised top k is not
 
 
-def test_it_varies_less_than_drawing_with_replacement() -> None:
+def test_it_varies_as_little_as_any_sample_of_its_size() -> None:
+    """The sum of the variances is sum p (t - p) over the tokens below the threshold t (Cohen et al., 2.2)."""
+    count = 16
     probs = torch.softmax(2.0 * torch.randn(1, 200, generator=torch.Generator().manual_seed(3)), 1)
-    found = estimates(probs, 16, 4000)
-    naive = probs[0] * (1 - probs[0]) / 16
-    assert found.var(0).sum() < 0.3 * naive.sum()
+    ascending = probs[0].double().sort().values
+    threshold = next(
+        float(rest.sum() / (count - kept))
+        for kept in range(count)
+        if (rest := ascending[: len(ascending) - kept])[-1] <= rest.sum() / (count - kept)
+    )
+    rest = ascending[ascending < threshold]
+    least = float((rest * (threshold - rest)).sum())
+    found = estimates(probs, count, 20_000)
+    assert float((found - probs).square().sum(1).mean()) == pytest.approx(least, rel=0.02)
+    assert least < 0.31 * float((probs * (1 - probs)).sum() / count)  # of drawing with replacement
 
 
 def test_certain_and_even_distributions() -> None:

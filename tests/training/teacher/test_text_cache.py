@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from teacher_server import Fault, teacher_server
+from teacher_server import RETRY_AFTER_S, Fault, teacher_server
 
 from tapster.runtime.errors import ConfigError, TrainingError
 from tapster.training.recipe.schema import Consistency, Teacher
@@ -35,6 +36,12 @@ def cache(url: str | None, folder: Path, said: list[str] | None = None, **fields
 def records(folder: Path) -> list[dict[str, Any]]:
     lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
     return [json.loads(line) for line in lines]
+
+
+def _whole_records(folder: Path) -> list[dict[str, Any]]:
+    """After a kill: without a line that was being written."""
+    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_bytes().splitlines(keepends=True)]
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 def test_answers_are_kept_with_what_is_known_of_them(tmp_path: Path) -> None:
@@ -60,7 +67,7 @@ def test_answers_are_kept_with_what_is_known_of_them(tmp_path: Path) -> None:
     assert [row["index"] for row in rows] == [3, 1]  # type: ignore[index, call-overload]
     assert rows[0]["messages"][-1] == {"role": "assistant", "content": "QUESTION 3"}
     assert rows[0]["output_entropy"] == pytest.approx(entropy)
-    assert "1 of 3 conversations are left out" in said[-1]
+    assert "2 of 3 conversations have a whole answer; 1 are left out" in said[-1]
     assert len(teacher.all_rows()) == 3
 
 
@@ -70,12 +77,12 @@ def test_it_outlasts_refusals_errors_and_lost_connections(tmp_path: Path) -> Non
     def fault(number: int, _question: str) -> Fault:
         return faults[number] if number < len(faults) else None
 
-    with teacher_server(fault) as server:
+    with teacher_server(fault, delay_s=0.3) as server:
         cache(server.url, tmp_path).prepare([asked(n) for n in range(12)])
         assert sorted(one["prompt"] for one in records(tmp_path)) == sorted(f"question {n}" for n in range(12))
-        refused_s = next(when for when, what in server.times if what == 429)
-        started_before = 4  # requests that were under way when the 429 came
-        assert [when for when, _ in server.times][started_before] - refused_s >= 0.15  # its Retry-After is 0.2
+        assert set(server.asked.values()) == {1}
+        refused_s, *later_s = [when for when, _ in server.times]
+        assert min(later_s[3:]) - refused_s >= RETRY_AFTER_S  # three were under way when the 429 came
 
 
 def test_a_server_that_stays_broken_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
@@ -93,6 +100,16 @@ def test_a_server_that_stays_broken_is_one_line_and_loses_nothing(tmp_path: Path
         cache(server.url, tmp_path).prepare([asked(99)])
     with pytest.raises(TrainingError, match="failed 4 times"):
         cache("http://127.0.0.1:9/v1", tmp_path).prepare([asked(99)])
+
+
+def test_a_sample_that_fails_is_the_same_one_line(tmp_path: Path) -> None:
+    with (
+        teacher_server(lambda number, _: 500 if number else None) as server,
+        pytest.raises(
+            TrainingError, match=r"^the teacher at \S+ failed 4 times, at last with: 500 .*0 answers are kept"
+        ),
+    ):
+        cache(server.url, tmp_path, consistency=Consistency(samples=3)).prepare([asked(1)])
 
 
 def test_answers_that_were_cut_off_are_not_used_and_not_asked_again(tmp_path: Path) -> None:
@@ -150,9 +167,27 @@ def test_a_cache_belongs_to_one_way_of_asking(tmp_path: Path) -> None:
         cache(server.url, tmp_path).prepare([asked(1)])
         with pytest.raises(ConfigError, match=r"temperature is 0\.0 there and 1\.0 here"):
             cache(server.url, tmp_path, temperature=1.0).prepare([asked(1)])
+    with (
+        teacher_server(model="another") as server,
+        pytest.raises(ConfigError, match="served_as is 'shouter' there and 'another' here"),
+    ):
+        cache(server.url, tmp_path).prepare([asked(1), asked(2)])
     brought = cache(None, tmp_path)
     brought.prepare([asked(1), asked(2)])
     assert len(brought.rows(Dataset.from_list([{"messages": asked(1)}]))) == 1
+
+
+def test_of_too_many_questions_some_are_chosen_whatever_their_order(tmp_path: Path) -> None:
+    with teacher_server() as server:
+        parts = [asked(n) for n in range(12)], [asked(n) for n in range(12, 20)]
+        cache(server.url, tmp_path, max_rows=5).prepare(*parts)
+        chosen = set(server.asked)
+        assert len(chosen) == 5
+        cache(server.url, tmp_path, max_rows=5).prepare([asked(n) for n in reversed(range(20))])
+        assert set(server.asked) == chosen
+        cache(server.url, tmp_path, max_rows=8).prepare([asked(n) for n in range(20)])
+        assert chosen < set(server.asked)
+        assert len(server.asked) == sum(server.asked.values()) == 8
 
 
 CHILD = """
@@ -179,27 +214,54 @@ def test_a_kill_loses_nothing_that_was_finished(tmp_path: Path) -> None:
             time.sleep(0.01)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-        kept = len(records(tmp_path))
-        assert 5 <= kept < 60
+        kept = {one["prompt"] for one in _whole_records(tmp_path)}
+        assert 5 <= len(kept) < 60
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        assert sum(server.asked.values()) <= 60 + 8  # what was under way is asked again, at most
+        twice = {prompt for prompt, count in server.asked.items() if count > 1}
+        assert not twice & kept
+        assert len(twice) <= 4 + 4  # answers that were under way: to us, and from us to the disk
     assert len({one["id"] for one in records(tmp_path)}) == len(records(tmp_path)) == 60
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    limit = "import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); "
-    limit += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+@pytest.mark.parametrize("limit", ["file", "disk"])
+def test_a_full_disk_is_one_line(tmp_path: Path, limit: str) -> None:
+    if limit == "disk" and not may_mount():
+        pytest.skip("this user may not mount a small file system")
+    keep = tmp_path / "kept"
     with teacher_server() as server:
-        command = [sys.executable, "-c", limit + CHILD, server.url, str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 1
+        command = [sys.executable, "-c", CHILD, server.url]
+        if limit == "disk":
+            script = 'mount -t tmpfs -o size=20k none "$0"; "$@" "$0"; status=$?; cp -r "$0" "$KEEP"; exit $status'
+            command = ["unshare", "-rm", "sh", "-c", script, str(_made(tmp_path / "small")), *command]
+            problem = "No space left on device"
+        else:
+            command = ["sh", "-c", 'ulimit -f 12; "$@"', "sh", *command, str(keep)]
+            problem = "File too large"
+        environment = {**os.environ, "KEEP": str(keep)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stderr
         assert "cannot write" in done.stderr
+        assert problem in done.stderr
         assert "Traceback" not in done.stderr
-        kept = len(records(tmp_path))  # every line is whole
-        assert f"{kept} answers are kept" in done.stderr
-        assert kept > 2
-        cache(server.url, tmp_path).prepare([{"role": "user", "content": f"question {n}"}] for n in range(60))
-    assert len({one["id"] for one in records(tmp_path)}) == len(records(tmp_path)) == 60
+        kept = records(keep)  # every line is whole
+        assert f"{len(kept)} answers are kept" in done.stderr
+        assert 2 < len(kept) < 60
+        cache(server.url, keep).prepare([{"role": "user", "content": f"question {n}"}] for n in range(60))
+        assert {server.asked[one["prompt"]] for one in kept} == {1}
+    assert len({one["id"] for one in records(keep)}) == len(records(keep)) == 60
+
+
+def may_mount() -> bool:
+    """Whether this user may have a file system of its own."""
+    if shutil.which("unshare") is None:
+        return False
+    mount = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(mount, capture_output=True, check=False).returncode == 0
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_addresses_and_waiting_times() -> None:
