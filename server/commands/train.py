@@ -104,10 +104,13 @@ def _train(recipe: "Recipe", args: argparse.Namespace) -> int:
     check_data(recipe)
 
     from ...training.loop.run import train
+    from ...training.loop.state import make_out
     from ...training.report.display import Silent, Terminal
     from .checkpoints import checkpoint_folder
 
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun or accelerate started
+    if is_first:
+        make_out(out)
     quiet = args.quiet or not is_first
     display = Silent() if quiet else Terminal()
     interrupt_on(signal.SIGTERM)

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...training.report.compare import verdict
+from ...training.report.compare import has_one_loss, verdict
 from ...training.report.display import duration
 from .proofs import Proved
 from .step import Verdict
 
 if TYPE_CHECKING:
     from ...converters.targets import Target
+    from ...training.recipe.schema import Recipe
     from .run import Done
 
 _WIDTH = max(len(status) for status in ("will run", "up to date", "not needed"))
@@ -67,16 +68,25 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def stage_lines(stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The held-out loss of each stage, before and after, and beside plain fine-tuning where that was measured."""
+def stage_lines(stages: Sequence[Mapping[str, Any]], recipe: "Recipe") -> list[str]:
+    """The held-out loss of each stage, before and after, or its terms where their sum does not mean the same at both;
+    and beside plain fine-tuning where that was measured."""
+    one_loss = {stage.name: has_one_loss(stage) for stage in recipe.stages}
     lines: list[str] = []
     for one in stages:
-        before, after = (one.get(key, {}).get("loss") for key in ("before", "after"))
-        if before is not None and after is not None:
-            lines.append(f"  {one['stage']}: held-out loss {before:.4g} -> {after:.4g}")
+        before, after = one.get("before", {}), one.get("after", {})
+        terms = [name for name in after if name.startswith("terms/")]
+        names = ["loss"] if one_loss[one["stage"]] else terms
+        moved = [_moved(name, before[name], after[name]) for name in names if name in before and name in after]
+        if moved:
+            lines.append(f"  {one['stage']}: held-out {', '.join(moved)}")
         if said := verdict(one.get("after", {}), one.get("plain", {})):
             lines.append(f"  {one['stage']}: {said}")
     return lines
+
+
+def _moved(name: str, before: float, after: float) -> str:
+    return f"{name.removeprefix('terms/')} {before:.4g} -> {after:.4g}"
 
 
 def to_json(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...runtime.errors import ConfigError
 from .proofs import Proved
-from .step import Verdict
+from .step import Job, Verdict
 
 if TYPE_CHECKING:
     from ...converters.targets import Target
@@ -25,11 +25,11 @@ class Serving:
     target: "Target | None" = None
     arguments: tuple[str, ...] = ()
 
-    def verdict(self) -> Verdict:
+    def verdict(self, job: Job) -> Verdict:
         """What the plan says of it."""
         if not self.is_wanted:
             return Verdict("not needed", ["--no-serve"])
-        return Verdict("will run", [], str(self.target) if self.target else "the smallest GGUF file that lost little")
+        return Verdict("will run", [], str(self.target) if self.target else _likely(job))
 
     def command(self, model: Path) -> list[str]:
         """What a user would type."""
@@ -41,6 +41,13 @@ class Serving:
         sys.stderr.flush()
         command = [sys.executable, "-m", "tapster.server.cli", *self.command(model)[1:]]
         os.execv(sys.executable, command)
+
+
+def _likely(job: Job) -> str:
+    """What ``to_serve`` will choose, as far as it is known before."""
+    if any(target.format == "gguf" for target in job.targets):
+        return "the smallest GGUF file that lost little"
+    return str(job.targets[0] if job.targets else job.model)
 
 
 def chosen_target(text: str | None, targets: "Sequence[Target]") -> "Target | None":

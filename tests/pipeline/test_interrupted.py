@@ -43,16 +43,19 @@ def test_an_interrupted_conversion_keeps_what_was_finished(
 def test_interrupted_training_goes_on(fresh: MakePipeline) -> None:
     class Impatient(Silent):
         def begin(self, stage: str, total_steps: int, done: int = 0) -> None:
-            if stage == "second":
+            self.stage = stage
+
+        def step(self, step: int) -> None:
+            if (self.stage, step) == ("second", 2):
                 raise KeyboardInterrupt
 
-    only_train = ("convert", "[]")
-    first = fresh(only_train)
+    only_train, saving = ("convert", "[]"), ("stages.second.save_steps", "1")
+    first = fresh(only_train, saving)
     object.__setattr__(first.job, "display", Impatient())
     with pytest.raises(KeyboardInterrupt):
         first.run()
     assert not Path("run/model").exists()
-    again = fresh(only_train)
+    again = fresh(only_train, saving)
     assert again.plan()["train"].why == ["the stage second was begun"]
     again.run()
     assert "first: done before" in again.job.display.lines  # type: ignore[attr-defined]
@@ -62,16 +65,17 @@ def test_interrupted_training_goes_on(fresh: MakePipeline) -> None:
 def test_other_data_after_an_interruption_begin_the_stage_anew(fresh: MakePipeline) -> None:
     class Impatient(Silent):
         def step(self, step: int) -> None:
-            raise KeyboardInterrupt
+            if step == 2:
+                raise KeyboardInterrupt
 
-    only_train = ("convert", "[]")
-    first = fresh(only_train)
+    only_train, saving = ("convert", "[]"), ("stages.first.save_steps", "1")
+    first = fresh(only_train, saving)
     object.__setattr__(first.job, "display", Impatient())
     with pytest.raises(KeyboardInterrupt):
         first.run()
     with Path("sums.jsonl").open("a") as file:
         file.write("\n")
-    again = fresh(only_train)
+    again = fresh(only_train, saving)
     assert again.plan()["train"].why == ["sums.jsonl has changed"]
     again.run()
     assert fresh(only_train).plan()["train"].status == "up to date"

@@ -15,6 +15,7 @@ Fault = int | str | None
 
 Scores = Callable[[dict[str, Any]], Any]
 RETRY_AFTER_S = 0.5
+Choice = Callable[[int], dict[str, Any]]
 
 
 class TeacherServer(ThreadingHTTPServer):
@@ -24,10 +25,17 @@ class TeacherServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self, fault: Callable[[int, str], Fault], answer: dict[str, Any], delay_s: float, model: str, scores: Scores
+        self,
+        fault: Callable[[int, str], Fault],
+        choice: Choice,
+        delay_s: float,
+        model: str,
+        scores: Scores,
+        retry_after: str,
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.fault, self.answer, self.delay_s, self.model, self.scores = fault, answer, delay_s, model, scores
+        self.fault, self.choice, self.delay_s, self.model, self.scores = fault, choice, delay_s, model, scores
+        self.retry_after = retry_after
         self.asked: Counter[str] = Counter()
         self.times: list[tuple[float, Fault]] = []
         self.lock = threading.Lock()
@@ -51,7 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         question = body["messages"][-1]["content"] if "messages" in body else str(body["prompt"])
         with self.server.lock:
-            fault = self.server.fault(len(self.server.times), question)
+            number = len(self.server.times)
+            fault = self.server.fault(number, question)
             self.server.times.append((time.monotonic(), fault))
         if fault != 429:
             time.sleep(self.server.delay_s)
@@ -62,18 +71,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif isinstance(fault, int):
             error = {"message": f"fault {fault}", "code": None, "param": None}
-            self._send(fault, {"error": error}, {"retry-after": str(RETRY_AFTER_S)} if fault == 429 else {})
+            self._send(fault, {"error": error}, {"retry-after": self.server.retry_after} if fault == 429 else {})
         else:
             scored = {"choices": [{"text": "", "prompt_logprobs": self.server.scores(body)}]}
-            answer = scored if "prompt" in body else self._answer(question, body)
+            answer = scored if "prompt" in body else self._answer(question, body, number)
             self._send(200, answer, is_half=fault == "half")
 
-    def _answer(self, question: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, question: str, body: dict[str, Any], number: int) -> dict[str, Any]:
         message = {"role": "assistant", "content": question.upper()}
         token = {"token": "A", "logprob": -0.5, "top_logprobs": [{"logprob": -0.5}, {"logprob": -1.5}]}
         logprobs = {"content": [token, token]} if body.get("logprobs") else None
-        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs, **self.server.answer}
-        return {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}
+        return {"choices": [choice | self.server.choice(number)], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
     def _send(self, status: int, body: Any, headers: dict[str, str] | None = None, *, is_half: bool = False) -> None:
         data = json.dumps(body).encode()
@@ -96,11 +105,13 @@ def teacher_server(
     delay_s: float = 0.0,
     model: str = "shouter",
     scores: Scores = lambda _body: None,
+    retry_after: str = str(RETRY_AFTER_S),
+    choice: Choice | None = None,
     **answer: Any,
 ) -> Iterator[TeacherServer]:
-    """A running server; ``answer`` replaces fields of its choices, and ``scores`` is what it says of the tokens of a
-    prompt, as vLLM's ``prompt_logprobs``."""
-    server = TeacherServer(fault, answer, delay_s, model, scores)
+    """A running server; ``answer`` replaces fields of its choices (``choice``: by the number of the request), and
+    ``scores`` is what it says of the tokens of a prompt, as vLLM's ``prompt_logprobs``."""
+    server = TeacherServer(fault, choice or (lambda _number: answer), delay_s, model, scores, retry_after)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -1,18 +1,21 @@
 """Files of training data, read row by row: JSON Lines, JSON, Parquet and plain text, packed with gzip or not.
 
-A text file is one document; a JSON file holds a list of objects, alone or as the only list of an object.
+A text file is one document; a JSON file holds a list of objects, alone or as the only list of an object, or one row.
 """
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ...runtime.errors import ConfigError
 
 Row = Mapping[str, Any]
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".txt", ".md", ".raw")
+_IN_FOLDERS = tuple(suffix for suffix in SUFFIXES if suffix != ".md")
+"""Without Markdown, which in a folder speaks of the data."""
+_ABOUT_DATA = ("readme", "license", "licence", "copying", "notice")
 _BATCH_ROWS = 1024
 
 
@@ -28,9 +31,12 @@ def data_files(path: Path, source: str) -> list[Path]:
             f"the package"
         )
     files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-    files = [file for file in files if suffix_of(file) in SUFFIXES]
+    files = [file for file in files if suffix_of(file) in _IN_FOLDERS and not _is_about_data(file)]
     if not files:
-        raise ConfigError(f"the folder {source} has no training data: known are {', '.join(SUFFIXES)}, also with .gz")
+        raise ConfigError(
+            f"the folder {source} has no training data: known are {', '.join(_IN_FOLDERS)}, also with .gz; "
+            f"name a .md file itself"
+        )
     if len(kinds := {suffix_of(file) for file in files}) > 1:
         raise ConfigError(
             f"the folder {source} has files of several kinds ({', '.join(sorted(kinds))}): give one of them"
@@ -46,6 +52,10 @@ def suffix_of(path: Path) -> str:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
+
+
+def _is_about_data(path: Path) -> bool:
+    return path.name.lower().partition(".")[0] in _ABOUT_DATA
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -74,7 +84,7 @@ def _opened(path: Path) -> Any:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _lines(path: Path, file: IO[bytes]) -> Iterator[Row]:
+def _lines(path: Path, file: Iterable[bytes]) -> Iterator[Row]:
     for number, line in enumerate(file, 1):
         if line.strip():
             yield _object(path, number, line)
@@ -93,19 +103,28 @@ def _object(path: Path, number: int, line: bytes) -> Row:
 
 def _json_rows(path: Path, content: bytes) -> Iterator[Row]:
     """A list of objects; also JSON Lines under the name ``.json``, which many have."""
+    text = content.decode("utf-8-sig")
     try:
-        value = json.loads(content.decode("utf-8-sig"))
-    except (json.JSONDecodeError, RecursionError):
-        for number, line in enumerate(content.splitlines(), 1):
-            if line.strip():
-                yield _object(path, number, line)
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        yield from _lines(path, content.splitlines())
         return
-    lists = [value] if isinstance(value, list) else [item for item in value.values() if isinstance(item, list)]
-    rows = lists[0] if len(lists) == 1 else [value]
-    for number, row in enumerate(rows):
+    for number, row in enumerate(_rows_in(value)):
         if not isinstance(row, dict):
             raise ConfigError(f"{path}: entry {number} is {type(row).__name__}, not an object")
         yield row
+
+
+def _rows_in(value: Any) -> list[Any]:
+    """Of a whole JSON file. The turns of one conversation are no rows."""
+    if isinstance(value, list):
+        return [{"messages": value}] if any(map(_is_turn, value)) else value
+    lists = [item for item in value.values() if isinstance(item, list)] if isinstance(value, dict) else []
+    return lists[0] if len(lists) == 1 and not any(map(_is_turn, lists[0])) else [value]
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and ({"role", "content"} <= value.keys() or {"from", "value"} <= value.keys())
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
-from math import isfinite, nan
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.errors import ConfigError
 from .examples import Conversation, Document, Example, Unusable
-from .formats import converter, detect_format
+from .formats import converter
 from .oasst import grow_trees
 from .sources import Source
 from .store import kept_notes, key_of, stored_rows
@@ -19,22 +19,28 @@ from .store import kept_notes, key_of, stored_rows
 if TYPE_CHECKING:
     from datasets import Dataset
 
-VERSION = 1
+VERSION = 2
 """Raised when the same sources come to mean other rows."""
 MESSAGE_KEYS = ("role", "content", "reasoning_content")
 NOT_COLUMNS = ("messages", "text", "index")
+GROUP = "group"
+"""The column that neighbours have in common which are answers to one question, ranked."""
+_TRIED = 1000
+"""If so many rows at the beginning of a source are of no use, the others are not looked at."""
 
 
-def gathered(sources: Sequence[Source], format_name: str, folder: Path) -> tuple[Dataset, list[str]]:
+def gathered(
+    sources: Sequence[Source], format_name: str, folder: Path, *, needs_answer: bool = True
+) -> tuple[Dataset, list[str]]:
     """Examples of all sources, one after the other, stored in ``folder``, and what was left out.
 
     Columns: ``messages`` or ``text`` (the other is null), ``index`` (its number), and the numbers that every source
-    has. ConfigError when there is no example.
+    has; groups are numbered from 0. ``needs_answer``: see ``converter``. ConfigError when there is no example.
     """
     from datasets import Features, List, Value
 
-    key = key_of(VERSION, [source.fingerprint for source in sources], format_name)
-    readers = [_Reader(source, format_name) for source in sources]
+    key = key_of(VERSION, [source.fingerprint for source in sources], format_name, needs_answer)
+    readers = [_Reader(source, format_name, needs_answer) for source in sources]
     names = sorted(set.intersection(*(reader.columns() for reader in readers)) - set(NOT_COLUMNS))
     features: dict[str, Any] = {
         "messages": List({name: Value("string") for name in MESSAGE_KEYS}),
@@ -42,8 +48,7 @@ def gathered(sources: Sequence[Source], format_name: str, folder: Path) -> tuple
         "index": Value("int64"),
         **{name: Value("float64") for name in names},
     }
-    examples = (example for reader in readers for example in reader)
-    rows = ({**_stored(example, names), "index": idx} for idx, example in enumerate(examples))
+    rows = ({**_stored(example, names), "index": idx} for idx, example in enumerate(_all_of(readers)))
     path = folder / f"examples-{key}.arrow"
     data = stored_rows(path, Features(features), rows)
     notes = kept_notes(path, [note for reader in readers for note in reader.notes()])
@@ -60,24 +65,45 @@ def example_of(row: Mapping[str, Any]) -> Example:
     return Conversation(messages)
 
 
+def _all_of(readers: Iterable[_Reader]) -> Iterator[Example]:
+    """Groups are numbered anew: ids of several sources may be the same, and those above 2^24 are no float32."""
+    last, number = None, -1
+    for reader in readers:
+        for example in reader:
+            if GROUP in example.columns:
+                here = (reader, example.columns[GROUP])
+                number += here != last
+                last = here
+                example = replace(example, columns={**example.columns, GROUP: number})
+            yield example
+
+
 def _stored(example: Example, names: Sequence[str]) -> dict[str, Any]:
     is_text = isinstance(example, Document)
     messages = None if is_text else [{key: turn.get(key) for key in MESSAGE_KEYS} for turn in example.messages]
-    columns = {name: example.columns.get(name, nan) for name in names}
+    columns = {name: _as_float(example.columns.get(name, nan)) for name in names}
     return {"messages": messages, "text": example.text if is_text else None, **columns}
 
 
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of an int
+        return inf
+
+
 def _is_whole(data: Dataset, name: str) -> bool:
-    """Whether every row has this number. What holds a NaN is no number to sort or weigh by."""
+    """Whether every row has this number. What holds a NaN or infinity is no number to sort or weigh by."""
     return all(isfinite(value) for value in data[name])
 
 
 class _Reader:
     """The examples of one source; counts what it leaves out, by reason."""
 
-    def __init__(self, source: Source, format_name: str) -> None:
+    def __init__(self, source: Source, format_name: str, needs_answer: bool) -> None:
         self._source = source
-        self._format = format_name
+        self._convert = converter(format_name, needs_answer=needs_answer)
+        self._may_be_trees = format_name in ("auto", "oasst")
         self._reasons: Counter[str] = Counter()
         self._num_rows = 0
 
@@ -90,21 +116,22 @@ class _Reader:
         self._reasons.clear()
         self._num_rows = 0
         rows = self._source.rows()
-        first = next(rows, None)
-        if first is None:
-            return
-        name = detect_format(first) if self._format == "auto" else self._format
-        convert, rows = converter(name), chain([first], rows)
-        for row in grow_trees(rows) if name == "oasst" else rows:
+        for row in grow_trees(rows) if self._may_be_trees else rows:
             self._num_rows += 1
             try:
-                yield convert(row)
+                yield self._convert(row)
             except Unusable as error:
                 self._reasons[str(error)] += 1
+                if self._reasons.total() == self._num_rows == _TRIED:
+                    raise ConfigError("; ".join(self.notes())) from None
 
     def notes(self) -> list[str]:
-        """A line for each reason, if anything was left out."""
-        return [
-            f"{self._source.name}: {count} of {self._num_rows} rows left out, because {reason}"
+        """A line for each reason, if anything was left out, and a warning before them if that is most of it."""
+        name, lost = self._source.name, self._reasons.total()
+        lines = [
+            f"{name}: {count} of {self._num_rows} rows left out, because {reason}"
             for reason, count in self._reasons.most_common(5)
         ]
+        if self._num_rows < 2 * lost:
+            lines.insert(0, f"warning: {name}: most of it is of no use: {lost} of {self._num_rows} rows")
+        return lines

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...runtime.errors import ConfigError
+from ..recipe.needs import asks_teacher
 from ..recipe.schema import Recipe, Stage
 from .encode import Encoder
 from .examples import Unusable
-from .gather import NOT_COLUMNS, example_of, gathered
+from .gather import GROUP, NOT_COLUMNS, example_of, gathered
 from .packing import best_fit, packed
 from .sources import Source, open_source
 from .store import content_key, kept_notes, key_of, stored_rows
@@ -126,10 +127,12 @@ def _examples(
     names: Sequence[str], stage: Stage, recipe: Recipe, out: Path, max_rows: int | None
 ) -> tuple[Dataset, list[str]]:
     sources = [_open(name, recipe, out, max_rows) for name in names]
-    data, notes = gathered(sources, stage.data.format, out / "data")
+    data, notes = gathered(sources, stage.data.format, out / "data", needs_answer=not asks_teacher(stage, recipe))
     if max_rows is not None and len(data) > max_rows:
-        chosen = np.random.default_rng(stage.seed).choice(len(data), max_rows, replace=False)
-        data = data.select(np.sort(chosen))
+        units, of_unit = _units(data)
+        count = max(1, max_rows * len(units) // len(data))
+        chosen = np.random.default_rng(stage.seed).choice(units, count, replace=False)
+        data = data.select(np.flatnonzero(np.isin(of_unit, chosen)))
     return data, notes
 
 
@@ -186,11 +189,18 @@ def _encoded_rows(
 
 def _held_out(data: Dataset, stage: Stage) -> tuple[Dataset, Dataset | None]:
     """Some rows for evaluation, chosen by the stage's seed; at most a tenth."""
-    count = min(stage.data.eval_rows, len(data) // _HELD_OUT)
+    units, of_unit = _units(data)
+    count = min(stage.data.eval_rows, len(data) // _HELD_OUT) * len(units) // len(data)
     if not count:
         return data, None
-    order = np.random.default_rng(stage.seed).permutation(len(data))
-    return data.select(np.sort(order[count:])), data.select(np.sort(order[:count]))
+    is_held = np.isin(of_unit, np.random.default_rng(stage.seed).permutation(units)[:count])
+    return data.select(np.flatnonzero(~is_held)), data.select(np.flatnonzero(is_held))
+
+
+def _units(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """What is chosen whole, and to which of these each row belongs: the answers of a group, else single rows."""
+    of_unit = np.asarray(data[GROUP], np.int64) if GROUP in data.column_names else np.arange(len(data))
+    return np.unique(of_unit), of_unit
 
 
 def _ordered_by(stage: Stage) -> list[str]:

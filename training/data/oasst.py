@@ -13,12 +13,17 @@ from .examples import Message, Unusable
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 
 
+def is_message(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a single message."""
+    return {"parent_id", "role", "text"} <= row.keys()
+
+
 def grow_trees(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Single messages as trees, in the order of their roots; rows that are trees stay as they are."""
+    """Single messages as trees, in the order of their roots, behind all other rows, which stay as they are."""
     roots: list[dict[str, Any]] = []
     replies: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        if isinstance(row.get("prompt"), Mapping):
+        if not is_message(row):
             yield row
             continue
         message = {**row, "replies": replies[str(row.get("message_id"))]}
@@ -32,10 +37,13 @@ def grow_trees(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 def tree_conversation(tree: Mapping[str, Any]) -> list[Message]:
     """From the root down, always to the reply that people ranked best, the first one where there is no rank. Ends with
     an answer. Unusable where nobody answered."""
-    message, path = tree.get("prompt"), []
+    message, path, seen = tree.get("prompt"), [], set[int]()
     while isinstance(message, Mapping):
+        if id(message) in seen:
+            raise Unusable("its messages answer each other in a circle")
+        seen.add(id(message))
         path.append({"role": _ROLES.get(str(message.get("role"))), "content": message.get("text")})
-        message = _best(message.get("replies") or [])
+        message = _best(message.get("replies"))
     while path and path[-1]["role"] != "assistant":
         path.pop()
     if not path:
@@ -47,11 +55,15 @@ def tree_conversation(tree: Mapping[str, Any]) -> list[Message]:
     return path
 
 
-def _best(replies: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    kept = [reply for reply in replies if not reply.get("deleted")]
+def _best(replies: object) -> Mapping[str, Any] | None:
+    if not isinstance(replies, list):
+        return None
+    kept = [reply for reply in replies if isinstance(reply, Mapping) and not reply.get("deleted")]
     return min(kept, key=_rank, default=None)
 
 
 def _rank(reply: Mapping[str, Any]) -> float:
     rank = reply.get("rank")
-    return float(rank) if rank is not None else float("inf")
+    if rank is not None and not isinstance(rank, int | float):
+        raise Unusable(f"a reply has the rank {rank!r}")
+    return float("inf") if rank is None else rank

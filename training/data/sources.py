@@ -19,6 +19,8 @@ _SPLIT = re.compile(r"(train|test|validation|valid|dev|eval)\w*(\[.*\])?|.*\[.*\
 _COLON = re.compile(r":(?![^\[\]]*\])")
 """One that stands in no brackets: a split may be ``train[:5000]``."""
 _REVISION = re.compile(r"@([0-9a-f]{40})/")
+_SEED, _SHUFFLED = 42, 10_000
+"""Of a stream so many rows are in memory, from which the next one is drawn."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def sample_names() -> list[str]:
 
 def open_source(source: str, *, teacher: Path | None = None, max_rows: int | None = None) -> Source:
     """A source of a recipe. ``teacher``: the folder of the text cache; ``max_rows``: how many will be wanted, so that
-    no more are fetched from the Hub. ConfigError for one that is not there or cannot be reached."""
+    of the Hub's no more are fetched, at random. ConfigError for one that is not there or cannot be reached."""
     kind, _, rest = source.partition(":")
     if kind == "hub":
         return _hub(source, rest, max_rows)
@@ -46,8 +48,17 @@ def open_source(source: str, *, teacher: Path | None = None, max_rows: int | Non
     if source == "teacher":
         if teacher is None or not teacher.is_dir():
             raise ConfigError(f"the source teacher needs the teacher's text cache, and {teacher} is not there")
-        return _files(source, sorted(teacher.glob("answers-*.jsonl")))
+        return _files(source, teacher, sorted(teacher.glob("answers-*.jsonl")))
     return _local(source, Path(source).expanduser())
+
+
+def check_address(source: str) -> None:
+    """ConfigError for a source that is written wrong, whether or not it is there."""
+    kind, _, rest = source.partition(":")
+    if kind == "hub":
+        parse_hub(rest)
+    elif kind == "sample":
+        _sample_file(rest)
 
 
 def is_changed(fingerprint: Mapping[str, Any]) -> bool:
@@ -63,37 +74,45 @@ def is_changed(fingerprint: Mapping[str, Any]) -> bool:
 
 
 def _sample(source: str, name: str) -> Source:
+    return _local(source, _sample_file(name))
+
+
+def _sample_file(name: str) -> Path:
     names = sample_names()
     if name not in names:
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean sample:{near[0]}?" if near else f"there are {', '.join(names)}"
         raise ConfigError(f"no sample data {name!r}: {hint}")
-    return _local(source, next(path for path in SAMPLES.iterdir() if path.stem == name and path.suffix != ".py"))
+    return next(path for path in SAMPLES.iterdir() if path.stem == name and path.suffix != ".py")
 
 
 def _local(source: str, path: Path) -> Source:
-    return _files(source, data_files(path, source))
+    return _files(source, path if path.is_dir() else path.parent, data_files(path, source))
 
 
-def _files(source: str, files: Sequence[Path]) -> Source:
-    fingerprint = {"source": source, "files": {file.name: file_sha256(file) for file in files}}
+def _files(source: str, folder: Path, files: Sequence[Path]) -> Source:
+    digests = {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
+    fingerprint = {"source": source, "files": digests}
     return Source(source, lambda: (row for file in files for row in read_rows(file)), fingerprint)
 
 
 def _hub(source: str, address: str, max_rows: int | None) -> Source:
     name, config, split = parse_hub(address)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise ConfigError(f"{source!r} is no address of a data set: write hub:ORG/NAME[:CONFIG][:SPLIT]")
-    data, info = _load(name, config, split, streaming=max_rows is not None)
-    rows = data if max_rows is None else data.take(max_rows)
+    is_stream = max_rows is not None and "[" not in split  # a slice is fetched whole
+    data, info = _load(name, config, split, streaming=is_stream)
+    rows = data.shuffle(seed=_SEED, buffer_size=_SHUFFLED).take(max_rows) if is_stream else data
     revision = next(iter(_REVISION.findall(" ".join(info.download_checksums or {}))), None)
     fingerprint = {"source": source, "split": split, "revision": revision, "licence": info.license or None}
+    if is_stream:
+        fingerprint["max_rows"] = max_rows
     return Source(source, lambda: iter(rows), fingerprint)
 
 
 def parse_hub(address: str) -> tuple[str, str | None, str]:
-    """Name, configuration and split. Of one part behind the name, what looks like a split is one."""
+    """Name, configuration and split. Of one part behind the name, what looks like a split is one. ConfigError."""
     name, *parts = _COLON.split(address)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ConfigError(f"{f'hub:{address}'!r} is no address of a data set: write hub:ORG/NAME[:CONFIG][:SPLIT]")
     if len(parts) > 2:
         raise ConfigError(f"hub:{address} has too many parts: write hub:ORG/NAME[:CONFIG][:SPLIT]")
     if len(parts) == 1:

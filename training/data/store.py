@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,22 +28,29 @@ def file_sha256(path: Path) -> str:
 
 
 def stored_rows(path: Path, features: Features, rows: Iterable[Mapping[str, Any]]) -> Dataset:
-    """The rows as a data set in ``path``, which is read instead of ``rows`` if it is there. A file grows beside it and
-    is renamed when it is whole, so that an interruption leaves nothing half. TrainingError when there is no room."""
+    """The rows as a data set in ``path``, which is read instead of ``rows`` if it is there. TrainingError when there is
+    no room."""
     from datasets import Dataset
 
     if not path.is_file():
-        growing = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with _growing(path) as growing:
             _write(growing, features, rows)
-            growing.replace(path)
-        except OSError as error:
-            raise TrainingError(f"cannot write the training rows to {path}: {error.strerror or error}") from error
-        finally:
-            if growing.is_file():
-                growing.unlink()
     return Dataset.from_file(str(path))
+
+
+@contextmanager
+def _growing(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that is renamed when it is whole, so that an interruption leaves nothing half."""
+    growing = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield growing
+        growing.replace(path)
+    except OSError as error:
+        raise TrainingError(f"cannot write the training rows to {path}: {error.strerror or error}") from error
+    finally:
+        if growing.is_file():
+            growing.unlink()
 
 
 def _write(path: Path, features: Features, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -78,5 +86,6 @@ def kept_notes(path: Path, notes: list[str]) -> list[str]:
     place = path.with_suffix(".json")
     if place.is_file():
         return json.loads(place.read_text("utf-8"))
-    place.write_text(json.dumps(notes, ensure_ascii=False), "utf-8")
+    with _growing(place) as growing:
+        growing.write_text(json.dumps(notes), "utf-8")
     return notes

@@ -37,7 +37,7 @@ def kda_config(teacher: Any, kda: Kda) -> KimiLinearConfig:
     """The student's config for a teacher's. ConfigError for sizes that the teacher's projections do not fit."""
     from transformers import KimiLinearConfig
 
-    _check_layers(kda, teacher.num_hidden_layers)
+    check_layers(kda, teacher.num_hidden_layers)
     heads, head_dim = _heads(teacher, kda)
     values: dict[str, Any] = {name: getattr(teacher, name) for name in _COPIED if hasattr(teacher, name)}
     return KimiLinearConfig(
@@ -71,7 +71,8 @@ def _heads(teacher: Any, kda: Kda) -> tuple[int, int]:
     return inner // head_dim, head_dim
 
 
-def _check_layers(kda: Kda, num_layers: int) -> None:
+def check_layers(kda: Kda, num_layers: int) -> None:
+    """ConfigError where layers of the teacher would be left as they are, or are not there."""
     if kda.layers == "all" or sorted(set(kda.layers)) == list(range(num_layers)):
         return
     raise ConfigError(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import KimiLinearConfig, PreTrainedModel
 
+_FAMILIES = ("llama", "mistral", "smollm3", "arcee")
+"""Whose blocks, but for the attention, compute what a student's do. Others have weights of the same names, and multiply
+or normalise otherwise, as only their code says."""
 _NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight")
 _PROJECTIONS = tuple(f"self_attn.{letter}_proj.weight" for letter in "qkvo")
 _UNGATED = ("mlp.up_proj.weight", "mlp.down_proj.weight")
@@ -48,7 +51,8 @@ def replace_attention(teacher: PreTrainedModel, kda: Kda, *, seed: int = 0) -> P
 
 
 def _check_parts(teacher: PreTrainedModel, weights: dict[str, Tensor], gated: bool) -> None:
-    """Every weight must be known: one that is not copied would be lost without a word."""
+    """Every weight must be known: one that is not copied would be lost without a word. So must what is done with
+    them."""
     parts = (*_NORMS, *_PROJECTIONS, *(_GATED if gated else _UNGATED))
     num_layers = teacher.config.num_hidden_layers
     expected = {f"model.layers.{layer}.{part}" for layer in range(num_layers) for part in parts}
@@ -61,6 +65,11 @@ def _check_parts(teacher: PreTrainedModel, weights: dict[str, Tensor], gated: bo
         )
     if missing := sorted(expected - set(weights)):
         raise ModelError(f"the teacher ({kind}) has no {missing[0]}: use a Llama-shaped or an Arcee model")
+    if kind not in _FAMILIES:
+        raise ModelError(
+            f"the teacher ({kind}) is of none of the families whose parts a KDA student can take over: use a model of "
+            f"{', '.join(_FAMILIES)}"
+        )
     if getattr(teacher.config, "sliding_window", None):
         raise ModelError(f"the teacher ({kind}) has a sliding window of attention, which KDA does not have")
 

@@ -12,6 +12,7 @@ from ...runtime.errors import ModelError
 from ..objectives.batch import Forward, GlobalBatch, Rows, Spans, TargetSource
 from ..objectives.select import predictions_of
 from ..optim.neftune import EmbeddingNoise
+from ..teacher.head import check_halves
 from .collate import columns_of, lengths, position_ids
 
 if TYPE_CHECKING:
@@ -102,8 +103,20 @@ def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {"input_ids": batch["input_ids"], "position_ids": position_ids(batch["segments"])}
 
 
+def check_student(model: Any) -> None:
+    """Raises ModelError where a model's logits are not what ``StudentModule`` takes them for."""
+    decoder, head, scale = model.get_decoder(), model.get_output_embeddings(), logit_scale(model.config)
+
+    def logits(batch: Mapping[str, Tensor]) -> Tensor:
+        hidden = decoder(**model_inputs(batch), use_cache=False).last_hidden_state
+        return nn.functional.linear(hidden * scale, head.weight, head.bias)
+
+    check_halves(model, logits, len(head.weight), "training would follow a wrong loss; take another student")
+
+
 def logit_scale(config: Any) -> float:
     """What a family multiplies its logits with. Raises ModelError where it bends them, which losses here do not."""
+    config = config.get_text_config()
     if getattr(config, "final_logit_softcapping", None):
         raise ModelError(f"a {config.model_type} model caps its logits, which training cannot do; take another student")
     if divisor := getattr(config, "logits_scaling", None):

@@ -17,7 +17,7 @@ from .baseline import compared
 from .checkpoints import last_checkpoint, load_trained
 from .stage import Outcome, train_rows
 from .student import dtype_of, first_student, open_stage_student, save_stage_student
-from .together import is_first, wait_for_all, weights_are_spread
+from .together import first_alone, is_first, wait_for_all, weights_are_spread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ class OneStage:
         teacher = self._teacher(student)
         assert teacher is not None, "the stage uses it"
         try:
-            _first_alone(lambda: self._load(student, teacher))
+            first_alone(lambda: self._load(student, teacher))
         finally:
             teacher.close()
 
@@ -82,7 +82,7 @@ class OneStage:
         """
         for note in data.notes:
             self.run.say(note)
-        model: Any = with_lora(student.model, stage.lora) if stage.lora else student.model
+        model = _adapted(student, stage)
         outcome = train_rows(
             model,
             stage,
@@ -110,7 +110,7 @@ class OneStage:
         from torch import nn
 
         student = open_stage_student(origin, self.recipe) if origin else self.student()
-        model: Any = with_lora(student.model, stage.lora) if stage.lora else student.model
+        model = _adapted(student, stage)
         choose_trained(model, stage.frozen, stage.trained)
         checkpoint = last_checkpoint(folder)
         assert checkpoint, "a finished stage ends with one"
@@ -125,7 +125,7 @@ class OneStage:
         return self._first_student()
 
     def _first_student(self) -> OpenStudent:
-        return _first_alone(lambda: first_student(self.recipe, self.run.resolve_model, self.run.out))
+        return first_alone(lambda: first_student(self.recipe, self.run.resolve_model, self.run.out))
 
     def _teacher(self, student: OpenStudent) -> Teacher | None:
         table = self.recipe.teacher
@@ -149,7 +149,7 @@ class OneStage:
         return teacher
 
     def _rows(self, student: OpenStudent, teacher: Teacher | None) -> StageData:
-        data = _first_alone(lambda: self._load(student, teacher))
+        data = first_alone(lambda: self._load(student, teacher))
         if teacher is not None:
             self.run.teacher_identity = teacher.identity()  # which tells more of one that has answered
         self.run.use_data(self.name, data.fingerprints, digest(data.train))
@@ -181,16 +181,11 @@ class OneStage:
             teacher.prepare(*([messages for messages in part if messages] for part in parts))
 
 
+def _adapted(student: OpenStudent, stage: Stage) -> Any:
+    return with_lora(student.model, stage.lora, seed=stage.seed) if stage.lora else student.model
+
+
 def _pad_id(student: OpenStudent) -> int:
     """Any token will do: nothing that counts sees it."""
     pad_id = student.tokenizer.pad_token_id
     return pad_id if isinstance(pad_id, int) else 0
-
-
-def _first_alone(make: Any) -> Any:
-    """What ``make`` makes: by the first process with nobody beside it, then by the others, who find it made."""
-    made = make() if is_first() else None
-    wait_for_all()
-    made = made if is_first() else make()
-    wait_for_all()
-    return made

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.errors import ModelError
+from ..disk import or_no_room
 from ..recipe.resolved import to_toml
 from ..recipe.schema import Recipe, Stage
 from ..report.display import Display, Silent
+from ..student.open import FOLDER as STUDENT
 from .checkpoints import last_checkpoint
 from .state import State, check_out, clear, dependencies, make_out, stage_names
-from .together import begin_together, is_first, or_a_clear_end, wait_for_all
+from .together import begin_together, idle_devices, is_first, or_a_clear_end, wait_for_all
 
 if TYPE_CHECKING:
     from ..teacher.progress import Price
@@ -53,7 +55,7 @@ def train(
     """
     from .quiet import quiet_libraries
 
-    with quiet_libraries(), or_a_clear_end():
+    with quiet_libraries(), _clear_ends(out):
         run = Run(recipe, out, resolve_model, display or Silent(), force=force, price=price)
         run.all_stages()
         return run.finish()
@@ -71,8 +73,15 @@ def prepare_teacher(
     """Make or complete the teacher's cache, which ``train`` would do before each stage, and train nothing."""
     from .quiet import quiet_libraries
 
-    with quiet_libraries(), or_a_clear_end():
+    with quiet_libraries(), _clear_ends(out):
         Run(recipe, out, resolve_model, display or Silent(), force=force, price=price).prepare()
+
+
+@contextmanager
+def _clear_ends(out: Path) -> Iterator[None]:
+    """Raises TrainingError for files that cannot be read or written, and where another process has ended."""
+    with or_no_room(f"go on with {out}", "mend that and run the same command again"), or_a_clear_end():
+        yield
 
 
 class Run:
@@ -103,6 +112,8 @@ class Run:
         wait_for_all()
         if is_first():
             self.state.save()
+            if not self.state.has_begun:  # a student may be there that was made with other settings
+                shutil.rmtree(out / STUDENT, ignore_errors=True)
             (out / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
         self.teacher_identity: dict[str, Any] | None = None
 
@@ -119,6 +130,9 @@ class Run:
                 gc.collect()
 
     def all_stages(self) -> None:
+        if idle := idle_devices():
+            every = f"torchrun --nproc-per-node {idle + 1} -m tapster.server.cli train"
+            self.say(f"one of {idle + 1} GPUs is used; `{every} …` uses all")
         for number, (name, stage) in enumerate(zip(self.depends, self.recipe.stages, strict=True)):
             if self.state.is_done(name) or last_checkpoint(self.folder(name)):
                 self.state.check_sources(name)

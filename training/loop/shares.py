@@ -6,7 +6,8 @@ one; a term that works against the others has a negative one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,22 @@ if TYPE_CHECKING:
 
 
 def gradient_shares(
-    module: StudentModule, batch: Mapping[str, Tensor], step: int, whole: GlobalBatch, signals: Mapping[str, Any]
+    module: StudentModule,
+    batch: Mapping[str, Tensor],
+    step: int,
+    whole: GlobalBatch,
+    signals: Mapping[str, Any],
+    autocast: Callable[..., AbstractContextManager[Any]],
 ) -> dict[str, float]:
-    """Of one micro-batch, by the terms' labels. Costs a forward pass, and a backward pass for each term."""
+    """Of one micro-batch, by the terms' labels, computed under ``autocast`` as the training is. Costs a forward pass,
+    and a backward pass for each term."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    with torch.random.fork_rng():  # dropout and noise of the training go on as if nothing had been measured
+    with torch.random.fork_rng(), autocast():  # dropout and noise of the training go on as if nothing had been measured
         forward = replace(module.look(batch, step, **signals), is_training=False)
     gradients = {}
     for label in module.assembly.labels:
-        total = module.assembly.loss(forward, whole, only=label).total
+        with autocast():
+            total = module.assembly.loss(forward, whole, only=label).total
         if total.requires_grad:
             found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
             gradients[label] = list(found)

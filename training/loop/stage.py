@@ -17,6 +17,7 @@ from ...runtime.errors import ConfigError
 from ..data.order import order
 from ..objectives.assembly import Assembly
 from ..objectives.registry import needs_of
+from ..objectives.schedules import least
 from ..optim.freezing import choose_trained
 from ..optim.masters import keep_in, masters_dtype
 from ..optim.neftune import EmbeddingNoise
@@ -128,7 +129,7 @@ def arguments(stage: Stage, student: Student, num_steps: int, folder: Path) -> T
     on_cpu = not torch.accelerator.is_available()
     if on_cpu and student.compute == "float16":
         raise ConfigError('student.compute = "float16" needs a GPU; use bfloat16 or float32')
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(folder),
         max_steps=num_steps,
         learning_rate=stage.optimizer.lr,
@@ -151,6 +152,8 @@ def arguments(stage: Stage, student: Student, num_steps: int, folder: Path) -> T
         remove_unused_columns=False,
         ddp_find_unused_parameters=not _reaches_every_weight(stage.objective),
     )
+    args._n_gpu = min(args.n_gpu, 1)  # with more the Trainer takes nn.DataParallel, which would tear batches apart
+    return args
 
 
 def warmup_steps(rate: LearningRate, num_steps: int) -> int:
@@ -223,5 +226,8 @@ def _anchored(module: nn.Module, stage: Stage) -> frozenset[str]:
 
 
 def _reaches_every_weight(objectives: list[Objective]) -> bool:
-    """Terms of hidden states alone leave the last norm and the output matrix without a gradient."""
-    return any(not objective.term.startswith("hidden_") and objective.weight != 0.0 for objective in objectives)
+    """In each step. Terms of hidden states alone leave the last norm and the output matrix without a gradient, an
+    anchor all but the embedding, and a term whose weight is 0 everything."""
+    return any(
+        not objective.term.startswith(("hidden_", "tea")) and least(objective.weight) > 0.0 for objective in objectives
+    )

@@ -12,6 +12,7 @@ from typing import Any
 from ...runtime.errors import ConfigError
 from ..data.sources import is_changed
 from ..recipe.schema import Recipe, Stage, Teacher
+from .checkpoints import last_checkpoint
 
 FILE = "state.json"
 OF_THE_PIPELINE = ("pipeline.json", "artifacts")
@@ -23,7 +24,8 @@ _INSTEAD = "bring the old data back, give another --out, or begin anew with --fo
 
 
 class State:
-    """Read when made; every change is on the disk before the method returns."""
+    """Read when made; every change is on the disk before the method returns. A stage that left nothing to go on from
+    was never begun: it may be tried again with other settings."""
 
     def __init__(self, out: Path) -> None:
         self._path = out / FILE
@@ -36,6 +38,10 @@ class State:
     def save(self) -> None:
         """Mark the folder as a run's."""
         self._write()
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._stages)
 
     def is_done(self, stage: str) -> bool:
         return bool(self._stages.get(stage, {}).get("done"))
@@ -108,11 +114,13 @@ class State:
             )
 
     def _read(self) -> dict[str, dict[str, Any]]:
+        folder = self._path.parent / "stages"
         try:
-            return json.loads(self._path.read_text(encoding="utf-8"))["stages"]
+            stages = json.loads(self._path.read_text(encoding="utf-8"))["stages"]
+            return {name: known for name, known in stages.items() if known.get("done") or _has_work(folder / name)}
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{self._path} is damaged ({error}); begin anew with --force") from None
 
     def _write(self) -> None:
@@ -162,6 +170,12 @@ def check_out(out: Path) -> None:
         known = {*OURS, *OF_THE_PIPELINE, "teacher"}
         if odd := next((path.name for path in out.iterdir() if path.name not in known), None):
             raise ConfigError(f"{out} is not of a training run (it holds {odd}); give another --out")
+
+
+def _has_work(stage: Path) -> bool:
+    """Whether a stage's folder has a whole checkpoint, or rounds, or what else comes after one."""
+    others = (path for path in stage.glob("*") if not path.name.startswith("checkpoint-"))
+    return last_checkpoint(stage) is not None or any(others)
 
 
 def _answers_of(teacher: Teacher) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..recipe.schema import Dtype, Recipe
 from ..student.open import OpenStudent, open_student, read_student
 from ..student.save import save_student
+from .module import check_student
 
 if TYPE_CHECKING:
     import torch
@@ -18,13 +19,16 @@ KDA = "kimi_linear"
 
 
 def first_student(recipe: Recipe, resolve_model: Callable[[str], Path], out: Path) -> OpenStudent:
-    """As the first stage begins: with attention replaced where the recipe says so."""
+    """As the first stage begins: with attention replaced where the recipe says so. Raises ModelError for a model that
+    cannot be trained here."""
     student = _as_trained(open_student(recipe, resolve_model, out))
-    if recipe.student.kda is None:
-        return student
-    from ..kda.surgery import replace_attention
+    if recipe.student.kda is not None:
+        from ..kda.surgery import replace_attention
 
-    return replace(student, model=replace_attention(student.model, recipe.student.kda, seed=recipe.stages[0].seed))
+        model = replace_attention(student.model, recipe.student.kda, seed=recipe.stages[0].seed)
+        student = replace(student, model=model)
+    check_student(student.model)
+    return student
 
 
 def open_stage_student(folder: Path, recipe: Recipe) -> OpenStudent:

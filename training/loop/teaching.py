@@ -12,7 +12,7 @@ from ..rounds.questions import questions_of
 from ..rounds.run import run_rounds
 from .stage import Outcome
 from .student import dtype_of, open_stage_student, save_stage_student
-from .together import is_first, wait_for_all
+from .together import first_alone, is_first, wait_for_all
 
 if TYPE_CHECKING:
     from ..report.display import Display
@@ -23,11 +23,15 @@ def teach_itself(work: OneStage) -> Outcome:
     """Leaves the last round's model in the stage's folder."""
     stage, run, folder = work.stage, work.run, work.folder
     assert stage.rounds is not None, "a stage of rounds"
-    examples = load_examples(stage, work.recipe, run.out)
+    examples = first_alone(lambda: load_examples(stage, work.recipe, run.out))
     run.use_data(work.name, examples.fingerprints)
+    for note in examples.notes:
+        run.say(note)
     conversations = (row["messages"] for row in examples.train if row["messages"])  # type: ignore[index, call-overload]
-    questions = questions_of(conversations, stage.rounds.checker, stage.rounds.max_questions)
+    questions, left_out = questions_of(conversations, stage.rounds.checker, stage.rounds.max_questions)
     run.say(f"{stage.name}: {len(questions)} questions in each round, {stage.rounds.samples} answers to each")
+    if left_out:
+        run.say(f"{stage.name}: {left_out} examples left out, because their right answer cannot be checked")
     taught = run_rounds(
         _start(work),
         folder,
@@ -82,13 +86,15 @@ def _train_on_pairs(work: OneStage, model: Path, pairs: Path, trained: Path) -> 
     data = work.stage.data.model_copy(update={"train": [str(pairs)], "eval": [], "eval_rows": 0, "format": "auto"})
     stage = work.stage.model_copy(update={"data": data, "rounds": None})
     student = open_stage_student(model, work.recipe)
-    rows = load_rows(
-        stage,
-        work.recipe,
-        student.tokenizer,
-        work.run.out,
-        chat_template=student.chat_template,
-        needs_columns=("group", "rank"),
+    rows = first_alone(
+        lambda: load_rows(
+            stage,
+            work.recipe,
+            student.tokenizer,
+            work.run.out,
+            chat_template=student.chat_template,
+            needs_columns=("group", "rank"),
+        )
     )
     folder = pairs.parent / "training"
     outcome = work.fit(student, None, rows, stage, folder, f"{stage.name}-{pairs.parent.name}", trained, origin=model)

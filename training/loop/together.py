@@ -1,15 +1,17 @@
 """Sums over all processes."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from ...runtime.errors import ConfigError, TrainingError
 
+Made = TypeVar("Made")
 PATIENCE = timedelta(hours=12)
 """How long processes wait for the first one, which may be asking a teacher."""
 
@@ -47,6 +49,12 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def idle_devices() -> int:
+    """How many accelerators nobody uses while this process is alone with one."""
+    alone_on_one = torch.accelerator.is_available() and not is_distributed()
+    return torch.accelerator.device_count() - 1 if alone_on_one else 0
+
+
 def weights_are_spread() -> bool:
     """Whether each process holds a part of the student only (FSDP)."""
     return is_distributed() and _wants_fsdp()
@@ -67,6 +75,18 @@ def sum_up(values: Mapping[str, float], device: torch.device) -> dict[str, float
     dist.all_reduce(sums)
     found = dict(zip(names, sums.tolist(), strict=True))
     return {name: found[name] for name in values}
+
+
+def first_alone(make: Callable[[], Made]) -> Made:
+    """What ``make`` makes: by the first process with nobody beside it, then by the others, who find it made."""
+    if is_first():
+        made = make()
+        wait_for_all()
+    else:
+        wait_for_all()
+        made = make()
+    wait_for_all()
+    return made
 
 
 def wait_for_all() -> None:

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from ...runtime.errors import TrainingError
+from ..disk import or_no_room
 from ..objectives.select import predictions_of
 from ..optim.make import make_optimizer
 from .checkpoints import OBJECTIVES, finish_checkpoint, load_trained, remove_checkpoint, save_trained
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 
 _STOP = "stop"
+_AGAIN = "run the same command again, which goes on at the checkpoint before"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class DistillTrainer(Trainer):
             raise TrainingError(f"step {step}: the loss is {value}: {_blame(terms)}")
         self.ledger.add(value, terms, weights, int(inputs["attention_mask"].sum()))
         if self._measures_shares(step):
-            self._shares = gradient_shares(self.module, inputs, step, num_items_in_batch, signals)
+            autocast = self.accelerator.autocast
+            self._shares = gradient_shares(self.module, inputs, step, num_items_in_batch, signals, autocast)
         return total * self.args.world_size
 
     def signals(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -168,11 +171,15 @@ class DistillTrainer(Trainer):
             return {}
         first, stride = self.args.process_index * size, size * self.args.world_size
         mine = range(first, len(rows), stride)
-        batches = [self.work.collator([rows[i] for i in range(at, min(at + size, len(rows)))]) for at in mine]
+
+        def batch_from(at: int) -> dict[str, Tensor]:
+            return self.work.collator([rows[i] for i in range(at, min(at + size, len(rows)))])
+
+        batches = [batch_from(at) for at in mine]
         module, fillers = self.module, []
         if self.is_fsdp_enabled:  # which brings weights together layer by layer, so that all take part in every pass
             module = self.model_wrapped
-            fillers = [without_labels(self.work.collator([rows[0]]))] * (math.ceil(len(rows) / stride) - len(mine))
+            fillers = [without_labels(batch_from(0))] * (math.ceil(len(rows) / stride) - len(mine))
         step = self.state.global_step
         values = held_out(module, self.module.assembly, batches, self.signals, step, self.args.device, fillers)
         self._tell(values, "eval")
@@ -189,20 +196,16 @@ class DistillTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         try:
-            super()._save_checkpoint(model, trial)
-            if self.args.should_save:
-                torch.save(self.module.assembly.state_dict(), checkpoint / OBJECTIVES)
-            wait_for_all()
-            if self.args.should_save:
-                finish_checkpoint(checkpoint)
-        except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as a RuntimeError
-            if not _is_about_files(error):
-                raise
+            with or_no_room(f"write {checkpoint}", f"make room and {_AGAIN}"):
+                super()._save_checkpoint(model, trial)
+                if self.args.should_save:
+                    torch.save(self.module.assembly.state_dict(), checkpoint / OBJECTIVES)
+                wait_for_all()
+                if self.args.should_save:
+                    finish_checkpoint(checkpoint)
+        except TrainingError:
             remove_checkpoint(checkpoint)
-            raise TrainingError(
-                f"cannot write {checkpoint}: {getattr(error, 'strerror', None) or error}; make room and run the same "
-                "command again, which goes on at the checkpoint before"
-            ) from error
+            raise
         wait_for_all()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -239,8 +242,3 @@ class _Steps(TrainerCallback):
 def _blame(terms: Mapping[str, float]) -> str:
     odd = [name for name, value in terms.items() if not math.isfinite(float(value))]
     return f"{', '.join(odd) or 'the sum of its terms'} went wrong; a lower learning rate or a longer warm-up may help"
-
-
-def _is_about_files(error: Exception) -> bool:
-    words = ("No space left", "PytorchStreamWriter", "file write", "I/O error", "unexpected pos", "Disk quota")
-    return isinstance(error, OSError) or any(word in str(error) for word in words)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...runtime.errors import TrainingError
+from ..disk import or_no_room
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,20 +27,28 @@ _SINGLE = "model.safetensors"
 def merge_folders(first: Path, second: Path, result: Path, method: Method, weight_of_second: float) -> None:
     """Write the model between ``first`` and ``second`` to ``result``, with everything else as in ``second``.
 
-    The result is complete or not there. TrainingError where the two do not have the same tensors, or one of them holds
-    a number that is none.
+    The result is complete or not there. TrainingError where the two do not have the same tensors, one of them holds a
+    number that is none, or there is no room.
     """
     growing = result.with_name(f".{result.name}.growing")
     shutil.rmtree(growing, ignore_errors=True)
-    shutil.copytree(second, growing, ignore=lambda _, names: [name for name in names if name.endswith(".safetensors")])
+    try:
+        with or_no_room(f"write the merged model {result}", "make room and run the same command again"):
+            _write(first, second, growing, method, weight_of_second)
+            shutil.rmtree(result, ignore_errors=True)
+            growing.rename(result)
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
+
+
+def _write(first: Path, second: Path, result: Path, method: Method, weight_of_second: float) -> None:
+    shutil.copytree(second, result, ignore=lambda _, names: [name for name in names if name.endswith(".safetensors")])
     with ExitStack() as files:
         old, new = (_Weights(folder, files) for folder in (first, second))
         _check_same(old, new)
         for file, names in new.files.items():
             merged = {name: _between(name, old.read(name), new.read(name), method, weight_of_second) for name in names}
-            _save(merged, growing / file)
-    shutil.rmtree(result, ignore_errors=True)
-    growing.rename(result)
+            _save(merged, result / file)
 
 
 class _Weights:

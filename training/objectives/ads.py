@@ -13,9 +13,10 @@ constrained learning (Chamon and Ribeiro, arXiv 2006.05487) by an augmented Lagr
 * eps goes from the entropy measured at the beginning, H_0, to r H_0.
 
 The term is ``coefficient * g``, whose gradient is the penalty's (see ``dual``), with the coefficient and E[m c] from
-running means over the steps before: so it is a plain sum over predictions, the same however a batch is divided. The
-first step finds kappa, the second H_0; until then, and whenever the constraint holds with a multiplier of zero, it is
-zero.
+running means over the steps before: so it is a plain sum over predictions, the same however a batch is divided. That
+E[m c] counts as at least a tenth of 1 - q, the share that m alone would leave: where c lets more through than in the
+steps before, the penalty would else be hundreds of times too strong. The first step finds kappa, the second H_0; until
+then, and whenever the constraint holds with a multiplier of zero, it is zero.
 With ``max_kl``, E KL(teacher || student) <= max_kl is a second constraint with a multiplier of its own.
 """
 
@@ -31,7 +32,7 @@ from .dual import Dual
 from .entropy import entropy_of, entropy_of_targets
 from .forward_kl import kl
 from .options import AdsOptions
-from .pairs import comparable, targets_of
+from .pairs import comparable, exact, targets_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,8 @@ HIGHEST = 12.8
 _BIN = "reference_bin_{}"
 _ENTROPY = "entropy_bin_{}"
 """The student's entropies, summed by the bin of the reference's."""
+_LEAST_OPEN = 0.1
+"""Of the difficult predictions, the share that is thought to pass the gate at least."""
 _TOTALS = ("both", "both_entropy", "predictions", "drift")
 
 
@@ -84,8 +87,13 @@ class Ads:
         if chunk.is_counted:
             self._count(entropy.detach(), mask * gate, None if drift is None else drift.detach())
         above = entropy - (self.bound or 0.0)
-        value = above * mask * gate * (pressure / self._share if self._share else 0.0)
+        value = above * mask * gate * (pressure / self._divisor if self._share else 0.0)
         return value if self._drift is None or drift is None else value + drift * self._drift.coefficient
+
+    @property
+    def _divisor(self) -> float:
+        """E[m c], not so little that a single prediction would bear the whole penalty."""
+        return max(self._share or 0.0, _LEAST_OPEN * (1.0 - self.options.quantile))
 
     def _quiet(self, chunk: Predictions) -> Tensor:
         return (chunk.logits.detach() / self.options.temperature).log_softmax(-1)
@@ -98,7 +106,7 @@ class Ads:
     def _difficulty(self, chunk: Predictions, entropy: Tensor) -> tuple[Tensor, Tensor]:
         """m and c, (n,) each; the reference's entropies go into the histogram."""
         options = self.options
-        reference = entropy.detach() if options.reference == "self" else entropy_of_targets(targets_of(chunk))
+        reference = self._reference(chunk, entropy)
         if chunk.is_counted:
             bins = ((reference / HIGHEST).clamp(0.0, 1.0).sqrt() * BINS).long().clamp(max=BINS - 1)
             counts = torch.bincount(bins, minlength=BINS).tolist()
@@ -112,6 +120,13 @@ class Ads:
         if self._threshold is None:
             return torch.zeros_like(entropy), gate
         return torch.sigmoid((reference - self._threshold) / options.sharpness).to(entropy.dtype), gate
+
+    def _reference(self, chunk: Predictions, entropy: Tensor) -> Tensor:
+        """R, (n,)."""
+        if self.options.reference == "self":
+            return entropy.detach()
+        exact(chunk, self.label)
+        return entropy_of_targets(targets_of(chunk))
 
     def _count(self, entropy: Tensor, both: Tensor, drift: Tensor | None) -> None:
         parts = [both, both * entropy, torch.ones_like(both), torch.zeros_like(both) if drift is None else drift]

@@ -12,7 +12,7 @@ import torch
 
 from ...runtime.errors import ConfigError
 from .batch import Forward, GlobalBatch, Predictions, Rows
-from .chunked import label_log_probs, weighted_sums
+from .chunked import ChunkValues, label_log_probs, weighted_sums
 from .options import Needs
 from .registry import check_objective, labels_of, make_term, needs_of
 from .schedules import value_at
@@ -147,8 +147,26 @@ class Assembly:
             term.load_state_dict(state[term.label])
 
 
+_JOINT = "joint"
+
+
+@dataclass(frozen=True, slots=True)
+class _Joint:
+    """The weighted sum of the terms that join log-probabilities across predictions, and its slope in each of these, by
+    which the one pass over the chunks gives it its gradient: ``slopes`` (N,), at most 1, times ``scale``, which is
+    apart because it is too little for float16."""
+
+    value: Tensor
+    slopes: Tensor
+    scale: float
+
+
 class _Parts:
-    """The terms of one micro-batch, by the way in which each is computed. ``values`` fills as they are."""
+    """The terms of one micro-batch, by the way in which each is computed. ``values`` fills as they are.
+
+    Terms of weight 0 are only looked at. Nothing goes backward through them: it would cost a pass, and a gradient of
+    zeros lets an optimiser decay weights that no other term reaches.
+    """
 
     def __init__(
         self, terms: Mapping[str, Term], weights: Mapping[str, float], forward: Forward, batch: GlobalBatch
@@ -158,21 +176,34 @@ class _Parts:
 
     def whole_values(self) -> list[Tensor]:
         """The weighted terms that look at the whole micro-batch."""
-        totals = []
-        for label, term in self._terms.items():
-            if isinstance(term, ValueTerm):
-                value = term.value(self._forward, self._batch)
-                self.values[label] = value.detach()
-                totals.append(value * self._weights[label])
-        return totals
+        values = {label: term.value(self._forward, self._batch) for label, term in self._of(ValueTerm).items()}
+        return self._weighted(values)
 
     def over_predictions(self, chunk_size: int | None, *, is_counted: bool) -> list[Tensor]:
         """The weighted sum of all terms that read logits, if there are any."""
-        forward = self._forward
-        terms = {label: term for label, term in self._terms.items() if isinstance(term, PredictionTerm)}
-        slopes, joint = self._slopes(chunk_size)
-        if not terms and slopes is None:
+        forward, terms, joint = self._forward, self._of(PredictionTerm), self._joint(chunk_size)
+        if not terms and joint is None:
             return []
+        inverses = {label: 1.0 / max(term.normalizer(self._batch), 1e-12) for label, term in terms.items()}
+        coefficients = {label: self._weights[label] * inverse for label, inverse in inverses.items()}
+        if joint is not None:
+            coefficients[_JOINT] = inverses[_JOINT] = joint.scale
+        is_trained = any(coefficients.values())
+        values = self._by_chunk(terms, joint, is_counted)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
+            total, sums = weighted_sums(
+                forward.hidden, forward.head, forward.bias, values, list(coefficients.values()), chunk_size
+            )
+        scaled = (sums.double() * sums.new_tensor(list(inverses.values()), dtype=torch.float64)).tolist()
+        found = {label: sums.new_tensor(value) for label, value in zip(inverses, scaled, strict=True)}
+        if joint is not None:
+            total = total + (joint.value - found.pop(_JOINT))
+        self.values |= found
+        return [total] if is_trained else []
+
+    def _by_chunk(self, terms: Mapping[str, PredictionTerm], joint: _Joint | None, is_counted: bool) -> ChunkValues:
+        """From the logits of a chunk: each term's value at its predictions, and last what stands for ``joint``."""
+        forward = self._forward
 
         def values(logits: Tensor, part: slice) -> list[Tensor]:
             targets = None
@@ -182,37 +213,33 @@ class _Parts:
             row, labels = forward.row[part], forward.labels[part]
             chunk = Predictions(logits, labels, row, forward.rows, targets, is_counted)
             by_term = [term.per_prediction(chunk) for term in terms.values()]
-            return by_term if slopes is None else [*by_term, chunk.label_log_probs() * slopes[part]]
+            return by_term if joint is None else [*by_term, chunk.label_log_probs() * joint.slopes[part]]
 
-        inverses = [1.0 / max(term.normalizer(self._batch), 1e-12) for term in terms.values()]
-        coefficients = [self._weights[label] * inverse for label, inverse in zip(terms, inverses, strict=True)]
-        total, sums = weighted_sums(
-            forward.hidden,
-            forward.head,
-            forward.bias,
-            values,
-            coefficients if slopes is None else [*coefficients, 1.0],
-            chunk_size,
-        )
-        scaled = (sums[: len(terms)].double() * sums.new_tensor(inverses, dtype=torch.float64)).tolist()
-        self.values |= {label: sums.new_tensor(value) for label, value in zip(terms, scaled, strict=True)}
-        return [total] if slopes is None else [total + (joint - sums[-1])]
+        return values
 
-    def _slopes(self, chunk_size: int | None) -> tuple[Tensor | None, Tensor]:
-        """Of the terms that join log-probabilities across predictions: their weighted sum, and its slope in each
-        log-probability, by which the one pass over the chunks gives it its gradient."""
-        forward = self._forward
-        terms = {label: term for label, term in self._terms.items() if isinstance(term, LogProbTerm)}
+    def _joint(self, chunk_size: int | None) -> _Joint | None:
+        """Of the terms that read the labels' log-probabilities; None where none of them has a weight."""
+        forward, terms = self._forward, self._of(LogProbTerm)
         if not terms:
-            return None, forward.hidden.new_zeros(())
+            return None
         log_probs = label_log_probs(forward.hidden, forward.head, forward.bias, forward.labels, chunk_size)
         with torch.enable_grad():
             log_probs.requires_grad_()
             values = {label: term.from_log_probs(log_probs, forward, self._batch) for label, term in terms.items()}
-            joint = torch.stack([value * self._weights[label] for label, value in values.items()]).sum()
-            slopes = torch.autograd.grad(joint, log_probs)[0]
+            weighted = self._weighted(values)
+            if not weighted:
+                return None
+            total = torch.stack(weighted).sum()
+            slopes = torch.autograd.grad(total, log_probs)[0]
+        scale = float(slopes.abs().max()) if slopes.any() else 1.0
+        return _Joint(total.detach(), slopes / scale, scale)
+
+    def _of(self, kind: type[Kind]) -> dict[str, Kind]:
+        return {label: term for label, term in self._terms.items() if isinstance(term, kind)}
+
+    def _weighted(self, values: Mapping[str, Tensor]) -> list[Tensor]:
         self.values |= {label: value.detach() for label, value in values.items()}
-        return slopes, joint.detach()
+        return [value * self._weights[label] for label, value in values.items() if self._weights[label]]
 
 
 def _own(sums: Mapping[str, float], label: str) -> dict[str, float]:

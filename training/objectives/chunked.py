@@ -36,6 +36,7 @@ def weighted_sums(
 ) -> tuple[Tensor, Tensor]:
     """The scalar L with gradients to ``hidden`` (N, D), ``head`` (V, D) and ``bias`` (V,), and the J sums without.
 
+    Nothing goes backward through values whose coefficient is 0: they are only summed.
     Under autocast the matrix products run in its precision, else in that of ``hidden``; logits are float32.
     """
     size = chunk_size or chunk_size_for(len(head), hidden.device)
@@ -48,9 +49,10 @@ def label_log_probs(
 ) -> Tensor:
     """(N,) float32 log-probabilities of ``labels`` (N,), without gradients."""
     size = chunk_size or chunk_size_for(len(head), hidden.device)
+    dtype = _compute_dtype(hidden)  # as it is outside the block below
     result = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-        weight = head.detach().to(_compute_dtype(hidden))
+        weight = head.detach().to(dtype)
         for part, _, logits in _chunks(hidden.to(weight.dtype), weight, bias, size):
             own = logits.gather(1, labels[part, None])[:, 0]
             result[part] = own - logits.logsumexp(-1)
@@ -95,9 +97,10 @@ class _WeightedSums(torch.autograd.Function):
             for part, states, logits in _chunks(hidden.to(dtype), gradients.weight, bias, size):
                 logits.requires_grad_(gradients.are_wanted)
                 with torch.set_grad_enabled(gradients.are_wanted):
-                    by_term = torch.stack([value.sum() for value in values(logits, part)])
-                    total = by_term @ by_term.new_tensor(gradients.relative(coefficients))
-                sums += by_term.detach()
+                    by_term = [value.sum() for value in values(logits, part)]
+                    shares = zip(by_term, gradients.relative(coefficients), strict=True)
+                    total = sum((value * share for value, share in shares if share), logits.new_zeros(()))
+                sums += torch.stack(by_term).detach()
                 if gradients.are_wanted and total.requires_grad:
                     gradients.add(part, states, torch.autograd.grad(total, logits)[0])
                 del logits, by_term, total

@@ -27,9 +27,10 @@ def entropy_of(log_probs: Tensor) -> Tensor:
 
 
 def entropy_of_targets(targets: Targets) -> Tensor:
-    """(n,) of a teacher. Of a sparse one it is a lower bound, with everything missing as one outcome."""
+    """(n,) of a teacher. Of the top k it is a lower bound, with everything missing as one outcome; a random sample says
+    nothing of it."""
     known = entropy_of(targets.log_probs)
-    if isinstance(targets, Dense) or targets.is_sample:
+    if isinstance(targets, Dense):
         return known
     rest = log_rest(targets)[:, 0]
     return known + torch.where(rest.exp() > SMALLEST_REST, -rest.exp() * rest, 0.0)

@@ -24,6 +24,20 @@ def value_at(schedule: Schedule, step: int) -> float:
     return before + (after - before) * (step - left) / (right - left)
 
 
+def values_of(schedule: Schedule) -> list[float]:
+    """At its points."""
+    return [float(schedule)] if isinstance(schedule, int | float) else [float(value) for _, value in schedule]
+
+
+def is_constant(schedule: Schedule) -> bool:
+    return len(set(values_of(schedule))) == 1
+
+
+def least(schedule: Schedule) -> float:
+    """The smallest value that it ever has."""
+    return min(values_of(schedule))
+
+
 def check_schedule(schedule: Schedule, total_steps: int | None = None) -> None:
     """Raise ConfigError where ``schedule`` makes no sense in a stage of ``total_steps`` (None: not known)."""
     if isinstance(schedule, int | float):

@@ -4,19 +4,20 @@
 
 P the teacher, Q the student, at temperature T. It knows how uncertain a teacher is, not about what. Positions must
 stand for the same place in the text; where the teacher has nothing to say (a row of -inf) the term is zero. With
-``top_k``, or a sparse teacher, that many of the largest are compared, and what remains as one more.
+``top_k``, or a sparse teacher, that many of the largest are compared, and what remains as one more (at T != 1 ``pairs``
+says what that is).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch.nn.functional import pad
 
 from .batch import Dense
 from .options import UldOptions
-from .pairs import targets_of
+from .pairs import coarse_teacher, exact, targets_of, tempered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +44,7 @@ class Uld:
     label: str = "uld"
 
     def per_prediction(self, chunk: Predictions) -> Tensor:
+        exact(chunk, self.label)
         targets = targets_of(chunk)
         has_teacher = (targets.log_probs > -float("inf")).any(-1)
         teacher = _probabilities(targets, self.options.temperature, has_teacher)
@@ -56,4 +58,6 @@ class Uld:
 
 def _probabilities(targets: Targets, temperature: float, has_teacher: Tensor) -> Tensor:
     log_probs = targets.log_probs.masked_fill(~has_teacher[:, None], 0.0)
-    return log_probs.exp() if temperature == 1.0 else (log_probs / temperature).softmax(-1)
+    if isinstance(targets, Dense):
+        return tempered(log_probs, temperature).exp()
+    return coarse_teacher(replace(targets, log_probs=log_probs), temperature, "bucket").exp()[:, :-1]

@@ -56,6 +56,15 @@ class Adalite(Optimizer):
                     self._update(parameter, parameter.grad, group)
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As it was kept: PyTorch casts the state of a parameter to the parameter's type, and ``rows`` are float32."""
+        super().load_state_dict(state_dict)
+        ids = [idx for group in state_dict["param_groups"] for idx in group["params"]]
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for idx, parameter in zip(ids, parameters, strict=True):
+            if kept := state_dict["state"].get(idx):
+                self.state[parameter]["rows"] = kept["rows"].to(parameter.device, torch.float32)
+
     def _update(self, parameter: Tensor, raw: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:

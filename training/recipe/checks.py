@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from ...runtime.chat.builtin import builtin_source
 from ...runtime.errors import ConfigError
+from ..data.sources import check_address
 from ..objectives.registry import options_of
-from ..objectives.schedules import check_schedule
+from ..objectives.schedules import check_schedule, values_of
+from ..student.ends import wanted_source
 from .merge import labels_of
 from .schema import Objective, Recipe, Stage, Student, Teacher
 
@@ -62,7 +64,7 @@ def _student(student: Student) -> Faults:
         if student.scratch is None:
             yield "student.tokenizer", "a trained model keeps its own: train:N is for one from scratch"
     template = student.chat_template
-    if template is not None and "{" not in template and (fault := _refusal(lambda: builtin_source(template))):
+    if template is not None and (fault := _refusal(lambda: wanted_source(template))):
         yield "student.chat_template", fault
     if "" in student.stop_strings:
         yield "student.stop_strings", "must not be empty"
@@ -75,6 +77,11 @@ def _teacher(teacher: Teacher) -> Faults:
         yield "teacher", f"a {teacher.kind} needs an endpoint, a model to serve, or a folder that has it as cache"
     if teacher.endpoint is not None and not re.match(r"https?://", teacher.endpoint):
         yield "teacher.endpoint", f"is {teacher.endpoint!r}: give a base URL like http://127.0.0.1:8000/v1"
+    if teacher.endpoint is not None and re.match(r"https?://[^/?#]*@", teacher.endpoint):
+        yield (
+            "teacher.endpoint",
+            "names a user, which would stand in logs and in recipe.toml: set OPENAI_API_KEY instead",
+        )
     if teacher.endpoint is not None and teacher.kind == "online":
         yield "teacher.endpoint", "an online teacher is in memory: leave it out, or use a cache"
     if teacher.sampled and teacher.kind != "logit-cache":
@@ -94,6 +101,8 @@ def _stage(stage: Stage, recipe: Recipe) -> Faults:
     yield from _patterns(stage)
     yield from _data(stage, recipe)
     yield from _objectives(stage, recipe)
+    if not any(value for objective in stage.objective for value in values_of(objective.weight)):
+        yield "objective", "has no term with a weight, so nothing would be learnt: give one a weight above 0"
     if stage.rounds is not None and "pro" not in [objective.term for objective in stage.objective]:
         yield "rounds", "makes ranked answers, which no objective reads: add an [[objective]] with term = 'pro'"
 
@@ -125,6 +134,10 @@ def _data(stage: Stage, recipe: Recipe) -> Faults:
     data, order = stage.data, stage.data.curriculum
     if not data.train:
         yield "data.train", "is empty: name a file, a folder, hub:ORG/NAME or sample:NAME, or give --data"
+    for key, sources in (("train", data.train), ("eval", data.eval)):
+        for source in sources:
+            if fault := _refusal(partial(check_address, source)):
+                yield f"data.{key}", fault
     if data.packing and recipe.student.kda is not None:
         yield "data.packing", "Kimi Delta Attention's state goes on from one document to the next: set it to false"
     if data.answers == "teacher" and (recipe.teacher is None or recipe.teacher.kind != "text-cache"):
@@ -162,6 +175,8 @@ def _objective(objective: Objective, stage: Stage, teacher: Teacher | None) -> F
         return
     if fault := _refusal(lambda: check_schedule(objective.weight, stage.steps)):
         yield ".weight", fault
+    elif objective.term != "entropy" and (lowest := min(values_of(objective.weight))) < 0:
+        yield ".weight", f"is {lowest:g}, with which the loss falls for ever: give at least 0"
     if needs.targets and (teacher is None or teacher.kind not in _WITH_LOGITS):
         has = "there is no teacher" if teacher is None else f"a {teacher.kind} has none"
         yield "", f"needs a teacher's distributions, and {has}: add a teacher of kind logit-cache or online"

@@ -18,6 +18,8 @@ def explained(error: ValidationError, data: Mapping[str, Any], model: type[BaseM
     keys, labels = _walk(first["loc"], data)
     if first["type"] == "extra_forbidden":
         return ".".join(labels), _unknown(keys, model)
+    if first["type"] == "missing" and not isinstance(first["loc"][-1], str):  # an item of a pair
+        return ".".join(labels), f"is {_shown(first['input'])}: it has too few values"
     if first["type"] == "missing":
         missing = [str(part) for part in first["loc"] if isinstance(part, str)][-1]
         return ".".join([*labels, missing]), "is missing"

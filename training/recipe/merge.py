@@ -2,8 +2,8 @@
 
 A change is a table like the recipe's own. In it, ``stages`` may be a table by the stages' names, and ``objective`` one
 by the terms' names; so ``stages.distil.objective.cwce.weight`` is the path of a value. Tables are merged, everything
-else is replaced; an empty text takes a key away. Where only one of several keys may be given, the one in the change
-replaces the others.
+else is replaced; an empty text takes a key, a stage or a term away. Where only one of several keys may be given, the
+one in the change replaces the others.
 """
 
 from collections import Counter
@@ -45,12 +45,18 @@ def _merged_value(key: str, old: Any, new: Any, path: str) -> Any:
 def _merged_list(tables: Sequence[Any], changes: Mapping[str, Any], name_key: str, path: str) -> list[Any]:
     """The tables, each with the change under its name; a second table of a name is ``NAME-2``."""
     labels = labels_of(tables, name_key)
-    for name in changes:
+    for name, change in changes.items():
         if name not in labels:
             raise ConfigError(f"{path}.{name}: there is no such {_word(name_key)}; {near_name(name, labels)}")
+        if change != "" and not isinstance(change, Mapping):
+            raise ConfigError(
+                f"{path}.{name}: is {change!r}, and this {_word(name_key)} is a table: set one of its keys, or nothing "
+                f"at all to take it away"
+            )
     return [
-        merged(table, changes[label], f"{path}.{label}") if isinstance(changes.get(label), Mapping) else table
+        merged(table, changes[label], f"{path}.{label}") if label in changes else table
         for label, table in zip(labels, tables, strict=True)
+        if changes.get(label) != ""
     ]
 
 

@@ -23,6 +23,11 @@ def uses_teacher(stage: Stage, recipe: Recipe) -> bool:
     return needs.targets or needs.states or needs.spans
 
 
+def asks_teacher(stage: Stage, recipe: Recipe) -> bool:
+    """Whether the answers of the stage's data are the teacher's, so that questions are enough."""
+    return recipe.teacher is not None and recipe.teacher.kind == "text-cache" and uses_teacher(stage, recipe)
+
+
 def fills_cache(recipe: Recipe) -> bool:
     """Whether there is a teacher to be asked before anything is trained."""
     teacher = recipe.teacher

@@ -32,18 +32,25 @@ def read_recipe(
     file = path.name if path.parent == FOLDER else str(path)
     table = _parse(path)
     small_form = table.pop("small", {})
-    if small:
-        table = _small(file, table, small_form)
-    elif isinstance(small_form, Mapping):
-        _validate(f"{file}, small form", _small(file, table, small_form) if small_form else table)
+    recipe = _validate(file, _changed(file, _small(file, table, small_form) if small else table, data, overrides))
+    if small_form and not small:
+        _validate(f"{file}, small form", _small(file, table, small_form))
+    return recipe
+
+
+def _changed(
+    file: str, table: dict[str, Any], data: Iterable[str], overrides: Iterable[tuple[str, str]]
+) -> dict[str, Any]:
     names = _stage_names(table)
     try:
         table = merged(table, other_data(names, [_data(text, names) for text in data]))
         for key, text in overrides:
+            if key.partition(".")[0] == "small":
+                raise ConfigError(f"{key}: set the key itself, without 'small': it holds in the form that runs")
             table = merged(table, from_path(key, _value(text)))
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
-    return _validate(file, table)
+    return table
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -56,7 +63,9 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _small(file: str, table: dict[str, Any], change: Any) -> dict[str, Any]:
-    if not isinstance(change, Mapping) or not change:
+    if not isinstance(change, Mapping):
+        raise ConfigError(f"{file}: small: is {change!r}, and the small form is a table")
+    if not change:
         raise ConfigError(f"{file}: the recipe has no small form: leave out --small, or add a table [small]")
     try:
         return merged(table, change)

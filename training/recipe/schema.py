@@ -41,15 +41,16 @@ class Student(Table):
     tokenizer: str | None = None
     """Of another model; or ``train:N``: a byte-level BPE of N tokens, made from the training text."""
     chat_template: str | None = None
-    """The name of a built-in template, or Jinja itself."""
+    """The name of a built-in template, a .jinja file, or Jinja itself."""
     stop_strings: list[str] = []
     """Text that ends an answer; written into generation_config.json."""
     dtype: Dtype = "bfloat16"
     """Of the weights that are saved."""
     compute: Dtype = "bfloat16"
     """Of the forward pass: bfloat16 is autocast over the masters."""
-    masters: Literal["auto", "float32", "as-saved"] = "auto"
-    """In what the optimiser keeps the weights. auto: float32 where ``dtype`` would round its updates away."""
+    masters: Literal["float32", "as-saved"] = "float32"
+    """In what the optimiser keeps the weights. as-saved: in ``dtype``, which takes half the memory and rounds small
+    updates away."""
     kda: Kda | None = None
     trust_remote_code: bool = False
 
@@ -164,7 +165,8 @@ class Objective(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     term: str
-    weight: Schedule = 1.0
+    weight: Schedule = Field(default_factory=lambda found: 0.0 if found.get("term") == "entropy" else 1.0)
+    """Entropy is looked at, and trained on only where it is given a weight."""
 
 
 class Rounds(Table):
@@ -179,7 +181,8 @@ class Rounds(Table):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     max_tokens: Positive = 512
     max_questions: Positive | None = None
-    checker: Literal["number", "letter", "exact"] = "number"
+    checker: Literal["auto", "number", "letter", "exact"] = "number"
+    """How a right answer is told; auto: by what the right one is, question by question."""
     merge: Literal["slerp", "lerp", "none"] = "slerp"
     weight_of_new: Share = 0.99
 

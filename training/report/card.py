@@ -12,14 +12,18 @@ import yaml
 
 from ..recipe.resolved import to_toml
 from ..recipe.schema import Recipe
-from .compare import SUFFIX, table
+from .compare import SUFFIX, has_one_loss, table
 from .display import shown
+from .licences import OF_SAMPLES, is_sample, licence_of_model, licence_of_source
 from .metrics import read_metrics
+from .origin import Origin, origin_of
 from .paths import without_paths
+from .usage import usage
 
 _PACKAGES = ("tapster", "torch", "transformers", "accelerate", "datasets", "peft", "tokenizers")
 _PICTURE = "loss.png"
-_OF_SAMPLES = "apache-2.0"
+_SPOKEN = {"sha256": "fingerprint of its files"}
+"""What keys of a teacher's identity are called."""
 
 
 def write_card(
@@ -42,17 +46,19 @@ def write_card(
     has_picture = picture is not None and picture.is_file()
     if picture is not None and has_picture:
         shutil.copyfile(picture, folder / _PICTURE)
-    sources = _unique(sources)
+    sources, licence = _unique(sources), licence_of_model(student)
+    origin = origin_of(recipe.student.model) if recipe.student.model else None
     parts = [
-        _front_matter(recipe, sources, _licence(student)),
-        _introduction(recipe),
-        _results(read_metrics(metrics)),
+        _front_matter(recipe, sources, licence, origin),
+        _introduction(recipe, origin),
+        usage(folder),
+        _results(recipe, read_metrics(metrics)),
         _comparison(recipe, read_metrics(metrics)),
         _rounds(rounds),
         f"![The loss of each stage]({_PICTURE})" if has_picture else "",
         _data(sources),
         _teacher(teacher),
-        _licences(sources, _licence(student), recipe),
+        _licences(sources, licence, recipe, origin),
         _recipe(recipe),
         _versions(),
     ]
@@ -62,14 +68,16 @@ def write_card(
     return card
 
 
-def _front_matter(recipe: Recipe, sources: Sequence[Mapping[str, Any]], licence: str | None) -> str:
+def _front_matter(
+    recipe: Recipe, sources: Sequence[Mapping[str, Any]], licence: str | None, origin: Origin | None
+) -> str:
     values: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": _tags(recipe)}
-    if recipe.student.scratch is not None and sources and all(map(_is_sample, sources)):
-        licence = _OF_SAMPLES
+    if recipe.student.scratch is not None and sources and all(map(is_sample, sources)):
+        licence = OF_SAMPLES
     if licence:
         values["license"] = licence
-    if recipe.student.model and "/" in recipe.student.model and not Path(recipe.student.model).exists():
-        values["base_model"] = recipe.student.model
+    if origin is not None and origin.hub:
+        values["base_model"] = origin.hub
     if hub := [name for source in sources if (name := _hub_name(source))]:
         values["datasets"] = list(dict.fromkeys(hub))
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---"
@@ -80,29 +88,40 @@ def _tags(recipe: Recipe) -> list[str]:
     return ["tapster", recipe.name, *(["distillation"] if recipe.teacher else []), *dict.fromkeys(terms)]
 
 
-def _introduction(recipe: Recipe) -> str:
-    card = f"\n\nThe recipe follows [a published model card]({recipe.card})." if recipe.card else ""
-    started = f"`{recipe.student.model}`" if recipe.student.model else "random weights"
+def _introduction(recipe: Recipe, origin: Origin | None) -> str:
     stages = ", then ".join(f"`{stage.name}`" for stage in recipe.stages)
-    about = recipe.description.strip()
-    return f"# {recipe.title}\n\n{about}\n\nTrained from {started} by tapster: {stages}.{card}".replace(
-        "\n\n\n\n", "\n\n"
-    )
+    made = f"Trained by tapster from {origin.text() if origin else 'random weights'}: {stages}."
+    if recipe.card:
+        made += f"\n\nThe recipe follows [a published model card]({recipe.card})."
+    return "\n\n".join(part for part in (f"# {recipe.title}", recipe.description.strip(), made) if part)
 
 
-def _results(records: Sequence[Mapping[str, Any]]) -> str:
+def _results(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> str:
     """Held-out values of each stage, first and last."""
+    one_loss = {stage.name: has_one_loss(stage) for stage in recipe.stages}
     rows: list[str] = []
     for stage in dict.fromkeys(record["stage"] for record in records if not record["stage"].endswith(SUFFIX)):
         held = [record for record in records if record["stage"] == stage and record["kind"] == "eval"]
         if held:
             terms = [name for name in held[-1] if name.startswith("terms/")]
-            names = ["loss", *(terms if len(terms) > 1 else [])]  # one term alone is the loss
+            is_sum = one_loss.get(stage, True) and "loss" in held[-1]
+            names = [*(["loss"] if is_sum else []), *(terms if len(terms) > 1 or not is_sum else [])]
             rows += [_result(stage, name, held[0], held[-1]) for name in names]
     if not rows:
         return ""
     head = "| stage | held-out text | before | after |\n|---|---|---:|---:|\n"
     return "## Evaluation\n\n" + head + "\n".join(rows)
+
+
+def _result(stage: str, name: str, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    before, after = (_number(record.get(name)) for record in (first, last))
+    return (
+        f"| {stage} | {name.removeprefix('terms/')} | {before} (step {first['step']}) | {after} (step {last['step']}) |"
+    )
+
+
+def _number(value: Any) -> str:
+    return shown(value) if isinstance(value, int | float) else "not finite"
 
 
 def _comparison(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> str:
@@ -128,17 +147,6 @@ def _rounds(rounds: Sequence[Mapping[str, int]]) -> str:
     return "## Self-teaching\n\nAnswered by the model as each round began.\n\n" + head + "\n".join(rows)
 
 
-def _result(stage: str, name: str, first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    before, after = (_number(record.get(name)) for record in (first, last))
-    return (
-        f"| {stage} | {name.removeprefix('terms/')} | {before} (step {first['step']}) | {after} (step {last['step']}) |"
-    )
-
-
-def _number(value: Any) -> str:
-    return shown(value) if isinstance(value, int | float) else "not finite"
-
-
 def _data(sources: Sequence[Mapping[str, Any]]) -> str:
     if not sources:
         return ""
@@ -155,39 +163,37 @@ def _data(sources: Sequence[Mapping[str, Any]]) -> str:
 def _teacher(identity: Mapping[str, Any] | None) -> str:
     if not identity:
         return ""
-    lines = [f"* {key}: {_code(value)}" for key, value in identity.items() if value not in (None, "", [], {})]
+    said = {_SPOKEN.get(key, key): value for key, value in identity.items() if value not in (None, "", [], {})}
+    if isinstance(name := said.get("model"), str):
+        said["model"] = _model(name)
+    lines = [f"* {key}: {_code(value)}" for key, value in said.items()]
     return "## Teacher\n\n" + "\n".join(lines)
 
 
-def _licences(sources: Sequence[Mapping[str, Any]], licence: str | None, recipe: Recipe) -> str:
-    """What the result may be used for follows from what went into it; that is said, not decided."""
-    lines = (
-        [f"* the model it began as, `{recipe.student.model}`: {licence or 'not stated'}"]
-        if recipe.student.model
-        else []
-    )
-    if recipe.teacher and recipe.teacher.model:
-        lines.append(f"* the teacher, `{recipe.teacher.model}`: see its own terms")
-    lines += [f"* `{source.get('source', '?')}`: {_licence_of(source)}" for source in sources]
-    if not lines:
-        return ""
-    return "## Licences of what went in\n\n" + "\n".join(lines)
+def _model(spec: str) -> str:
+    """What a teacher is called."""
+    return "the student as it was before" if spec == "student" else origin_of(spec).name
 
 
-def _is_sample(source: Mapping[str, Any]) -> bool:
-    return str(source.get("source", "")).startswith("sample:")
-
-
-def _licence_of(source: Mapping[str, Any]) -> str:
-    if _is_sample(source):
-        return f"part of tapster, {_OF_SAMPLES}"
-    return str(source.get("licence") or "not stated")
+def _licences(sources: Sequence[Mapping[str, Any]], licence: str | None, recipe: Recipe, origin: Origin | None) -> str:
+    lines = [f"* the model it began as, `{origin.name}`: {licence or 'not stated'}"] if origin else []
+    if recipe.teacher and recipe.teacher.model not in (None, "student", recipe.student.model):
+        lines.append(f"* the teacher, `{_model(recipe.teacher.model)}`: see its own terms")
+    lines += [f"* `{source.get('source', '?')}`: {licence_of_source(source)}" for source in sources]
+    return "## Licences of what went in\n\n" + "\n".join(lines) if lines else ""
 
 
 def _recipe(recipe: Recipe) -> str:
+    """All that holds, but for where the teacher was asked, which is nobody's business."""
+    teacher, notes = recipe.teacher, []
+    if teacher is not None and teacher.endpoint is not None:
+        recipe = recipe.model_copy(update={"teacher": teacher.model_copy(update={"endpoint": None})})
+        notes.append("The teacher's address is left out: give one with `--teacher URL`.")
+    if "demo" in (recipe.student.model, teacher and teacher.model):
+        notes.append(f"`demo` is {origin_of('demo').text()}, of the package `tapster[demo]`.")
     text = to_toml(recipe)
     fence = "`" * (3 + text.count("```"))
-    return f"## Recipe\n\n{fence}toml\n{text}{fence}"
+    return "\n\n".join(["## Recipe", *notes, f"{fence}toml\n{text}{fence}"])
 
 
 def _versions() -> str:
@@ -200,23 +206,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _licence(folder: Path | None) -> str | None:
-    """What the front matter of the model card in a folder says."""
-    readme = folder / "README.md" if folder else None
-    if readme is None or not readme.is_file():
-        return None
-    text = readme.read_text(encoding="utf-8", errors="replace")
-    head = text.split("---\n", 2)
-    if not text.startswith("---\n") or len(head) < 3:
-        return None
-    try:
-        values = yaml.safe_load(head[1])
-    except yaml.YAMLError:
-        return None
-    licence = values.get("license") if isinstance(values, dict) else None
-    return licence if isinstance(licence, str) else None
 
 
 def _hub_name(source: Mapping[str, Any]) -> str | None:

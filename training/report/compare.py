@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..objectives.schedules import is_constant
+from ..recipe.schema import Stage
 from .display import shown
 
 SUFFIX = "-sft"
@@ -19,6 +21,12 @@ _SPOKEN = {
 }
 
 Records = Sequence[Mapping[str, Any]]
+
+
+def has_one_loss(stage: Stage) -> bool:
+    """Whether the weighted sum of a stage's terms means the same at all steps: no weight follows a schedule, and there
+    is no multiplier that adapts."""
+    return all(is_constant(one.weight) and one.term != "ads" for one in stage.objective)
 
 
 def plain_name(stage: str) -> str:

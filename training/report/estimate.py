@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..objectives.registry import options_of
+from ...runtime.errors import ConfigError
+from ..recipe.needs import fills_cache, needs_of_stage
 from ..recipe.schema import Recipe, Stage
 from .display import duration
 from .rate import matmul_flop_s
@@ -34,6 +35,8 @@ class StageCost:
     flop: float | None
     memory_bytes: int
     hours: float | None
+    with_plain: bool = False
+    """Whether plain fine-tuning beside it is counted, too."""
 
     def line(self) -> str:
         memory = f"{self.memory_bytes / 1e9:,.1f} GB"
@@ -41,7 +44,8 @@ class StageCost:
         if self.tokens is None or self.flop is None or self.hours is None or self.steps is None:
             return f"{self.name}: as long as its data; {trained}, about {memory}"
         length = f"{self.steps:,} steps, at most {_count(self.tokens)} tokens, {self.flop:.1e} FLOP"
-        return f"{self.name}: {length}, {trained}, about {memory}, {duration(3600 * self.hours)}"
+        beside = ", with plain fine-tuning beside it" if self.with_plain else ""
+        return f"{self.name}: {length}, {trained}, about {memory}, {duration(3600 * self.hours)}{beside}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Estimate:
     flop_s: float
     """Of a matrix product on this machine, all processes together."""
     stages: tuple[StageCost, ...]
+    is_asking: bool = False
+    """Whether a teacher is asked beforehand, which is not counted: how fast it answers is not known."""
 
     @property
     def hours(self) -> float | None:
@@ -62,9 +68,9 @@ class Estimate:
     def lines(self) -> list[str]:
         """For a reader."""
         teacher = f", a teacher of {_count(self.teacher_parameters)}" if self.teacher_parameters else ""
-        known = (
-            "in all" if all(stage.hours is not None for stage in self.stages) else "without stages of unknown length"
-        )
+        without = [] if all(stage.hours is not None for stage in self.stages) else ["stages of unknown length"]
+        without += ["the teacher's answering"] if self.is_asking else []
+        known = f"without {' and '.join(without)}" if without else "in all"
         total = "" if self.hours is None else f": {duration(3600 * self.hours)} {known} if every row is full"
         speed = f"at half of this machine's {self.flop_s / 1e9:,.0f} GFLOP/s{total}"
         head = f"{self.name}: {_count(self.parameters)} parameters{teacher}; {speed}"
@@ -80,20 +86,19 @@ def estimate(
     *,
     resolve_model: Callable[[str], Path],
     rows: Mapping[str, int] | None = None,
-    tokens_per_row: Mapping[str, float] | None = None,
     processes: int = 1,
     flop_s: float | None = None,
 ) -> Estimate:
-    """The cost of all stages. ``rows`` and ``tokens_per_row`` of stages whose data is loaded make it exact; without
-    them a row counts as full, and a stage of so many epochs has no length. ``flop_s`` is measured if not given."""
+    """The cost of all stages. ``rows`` are those of stages; a stage of so many epochs has no length without. Every row
+    counts as full. ``flop_s`` is measured if not given. ConfigError for a stage in which nothing would be trained."""
     student = student_sizes(recipe.student, resolve_model)
     teacher = _teacher_sizes(recipe, student, resolve_model)
     rate = flop_s or matmul_flop_s(recipe.student.compute) * processes
     costs = [
-        _stage_cost(stage, recipe, student, teacher, rate, (rows or {}).get(stage.name), (tokens_per_row or {}))
-        for stage in recipe.stages
+        _stage_cost(stage, recipe, student, teacher, rate, (rows or {}).get(stage.name)) for stage in recipe.stages
     ]
-    return Estimate(recipe.name, student.parameters, teacher.parameters if teacher else None, rate, tuple(costs))
+    in_memory = teacher.parameters if teacher else None
+    return Estimate(recipe.name, student.parameters, in_memory, rate, tuple(costs), fills_cache(recipe))
 
 
 def _teacher_sizes(recipe: Recipe, student: Sizes, resolve_model: Callable[[str], Path]) -> Sizes | None:
@@ -111,19 +116,21 @@ def _stage_cost(
     teacher: Sizes | None,
     rate: float,
     rows: int | None,
-    tokens_per_row: Mapping[str, float],
 ) -> StageCost:
     steps = steps_of(stage, rows)
     trained = student.trained(stage)
+    if not trained:
+        keys = "lora.targets finds" if stage.lora else "frozen and trained leave"
+        raise ConfigError(f"stages.{stage.name}: {keys} nothing to be trained")
     if stage.rounds is not None or steps is None:
         steps = tokens = flop = hours = None
     else:
-        tokens = round(steps * stage.batch_size * tokens_per_row.get(stage.name, stage.sequence_length))
+        tokens = steps * stage.batch_size * stage.sequence_length
         needed = teacher if teacher is not None and _reads_teacher(stage) else None
         flop = tokens * flop_per_token(stage, student, trained, needed) * (2 if stage.baseline else 1)
         hours = flop / (rate * EFFICIENCY) / 3600
     memory = memory_bytes(stage, recipe, student, trained, teacher)
-    return StageCost(stage.name, steps, tokens, trained, flop, memory, hours)
+    return StageCost(stage.name, steps, tokens, trained, flop, memory, hours, stage.baseline is not None)
 
 
 def steps_of(stage: Stage, rows: int | None) -> int | None:
@@ -141,7 +148,8 @@ def flop_per_token(stage: Stage, student: Sizes, trained: int, teacher: Sizes | 
 
 
 def _reads_teacher(stage: Stage) -> bool:
-    return any(needs.targets or needs.states for needs in (options_of(one).needs for one in stage.objective))
+    needs = needs_of_stage(stage)
+    return needs.targets or needs.states or needs.spans
 
 
 def memory_bytes(stage: Stage, recipe: Recipe, student: Sizes, trained: int, teacher: Sizes | None) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...runtime.errors import ConfigError, ModelError
+from ...runtime.errors import ModelError
 
 if TYPE_CHECKING:
     from ..recipe.schema import Kda, Lora, Stage, Student
@@ -27,6 +27,8 @@ class Sizes:
     heads: int
     head_dim: int
     is_tied: bool
+    other_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of parameters that have several."""
 
     @property
     def parameters(self) -> int:
@@ -41,7 +43,11 @@ class Sizes:
         """Parameters that the optimiser moves."""
         if stage.lora is not None:
             return _low_rank(self.shapes, stage.lora)
-        return sum(_count(shape) for name, shape in self.shapes.items() if is_trained(name, stage))
+        return sum(
+            _count(shape)
+            for name, shape in self.shapes.items()
+            if is_trained([name, *self.other_names.get(name, ())], stage)
+        )
 
     def with_kda(self, kda: Kda) -> Sizes:
         """The size after attention has been replaced. The output layer is then a matrix of its own."""
@@ -53,14 +59,18 @@ class Sizes:
             for name, shape in kda_shapes(self.hidden, self.heads, head_dim, kda.conv_kernel).items():
                 shapes[f"model.layers.{layer}.self_attn.{name}"] = shape
         shapes["lm_head.weight"] = (self.vocabulary, self.hidden)
-        return replace(self, shapes=shapes, is_tied=False)
+        return replace(self, shapes=shapes, is_tied=False, other_names={})
 
 
-def is_trained(name: str, stage: Stage) -> bool:
-    """Whether a parameter is neither frozen nor left out."""
-    if stage.trained and not any(re.search(pattern, name) for pattern in stage.trained):
+def is_trained(names: Collection[str], stage: Stage) -> bool:
+    """Whether a parameter of these names is neither frozen nor left out."""
+    if stage.trained and not _finds(stage.trained, names):
         return False
-    return not any(re.search(pattern, name) for pattern in stage.frozen)
+    return not _finds(stage.frozen, names)
+
+
+def _finds(patterns: Collection[str], names: Collection[str]) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns for name in names)
 
 
 def kda_shapes(hidden: int, heads: int, head_dim: int, kernel: int) -> dict[str, tuple[int, ...]]:
@@ -75,48 +85,58 @@ def kda_shapes(hidden: int, heads: int, head_dim: int, kernel: int) -> dict[str,
 
 
 def student_sizes(student: Student, resolve_model: Callable[[str], Path]) -> Sizes:
-    """Of the model that a recipe trains."""
+    """Of the model that a recipe trains. ConfigError where the recipe's values make none."""
+    from ..kda.config import check_layers
+
     if student.scratch is not None:
-        return _scratch_sizes(student)
+        return _scratch_sizes(student, resolve_model)
     assert student.model is not None
     sizes = model_sizes(student.model, resolve_model)
-    return sizes if student.kda is None else sizes.with_kda(student.kda)
+    if student.kda is None:
+        return sizes
+    check_layers(student.kda, sizes.layers)
+    return sizes.with_kda(student.kda)
 
 
 def model_sizes(spec: str, resolve_model: Callable[[str], Path]) -> Sizes:
     """Of a model that is there. ModelError where its config cannot be read."""
-    from transformers import AutoConfig
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     folder = resolve_model(spec)
     try:
-        return _sizes(AutoConfig.from_pretrained(folder))
+        with torch.device("meta"):
+            return _sizes(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)))
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"cannot tell the size of {spec}: {str(error).splitlines()[0]}") from error
 
 
-def _scratch_sizes(student: Student) -> Sizes:
-    from transformers import AutoConfig
-
-    values = dict(student.scratch or {})
-    model_type = values.pop("model_type")
-    tokens = student.tokenizer or ""
-    if tokens.startswith("train:"):
-        values["vocab_size"] = int(tokens.removeprefix("train:"))
-    try:
-        return _sizes(AutoConfig.for_model(model_type, **{"vocab_size": 50257, **values}))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"student.scratch: transformers takes no such config: {error}") from error
-
-
-def _sizes(config: Any) -> Sizes:
+def _scratch_sizes(student: Student, resolve_model: Callable[[str], Path]) -> Sizes:
     import torch
-    from transformers import AutoModelForCausalLM
 
+    from ..student.scratch import model_of, scratch_config
+
+    assert student.scratch is not None
+    assert student.tokenizer is not None, "a model from scratch has one"
+    config = scratch_config(student.scratch, _vocabulary(student.tokenizer, resolve_model))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    text = config.get_text_config()
+        return _sizes(model_of(config))
+
+
+def _vocabulary(tokenizer: str, resolve_model: Callable[[str], Path]) -> int:
+    """How many tokens it has; one that is made of the training text is not made for that."""
+    from ..student.tokenizer import make_tokenizer
+
+    if tokenizer.startswith("train:"):
+        return int(tokenizer.removeprefix("train:"))
+    return len(make_tokenizer(tokenizer, texts=list, resolve_model=resolve_model))
+
+
+def _sizes(model: Any) -> Sizes:
+    text = model.config.get_text_config()
     return Sizes(
         shapes={name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+        other_names=_other_names(model),
         hidden=text.hidden_size,
         layers=text.num_hidden_layers,
         vocabulary=text.vocab_size,
@@ -126,16 +146,25 @@ def _sizes(config: Any) -> Sizes:
     )
 
 
+def _other_names(model: Any) -> dict[str, tuple[str, ...]]:
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name != (known := first[id(parameter)]):
+            found[known] = (*found.get(known, ()), name)
+    return found
+
+
 def _low_rank(shapes: Mapping[str, tuple[int, ...]], lora: Lora) -> int:
     """Of each matrix (out, in) that is adapted, rank times both."""
     return sum(lora.rank * sum(shape) for name, shape in shapes.items() if len(shape) == 2 and _is_adapted(name, lora))
 
 
 def _is_adapted(name: str, lora: Lora) -> bool:
-    module = name.removesuffix(".weight").rpartition(".")[2]
+    module = name.removesuffix(".weight")
     if lora.targets == "all-linear":  # as peft has it: not the output layer
-        return module not in ("lm_head", "embed_tokens", "wte", "wpe")
-    return module in lora.targets
+        return module.rpartition(".")[2] not in ("lm_head", "embed_tokens", "wte", "wpe")
+    return f".{module}".endswith(tuple(f".{target}" for target in lora.targets))
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -12,8 +12,15 @@ Checker = Literal["number", "letter", "exact"]
 
 _MARK = re.compile(r"#{2,}\s*(?:final\s+)?answer\s*:?|####|\b(?:final\s+)?answer\s*(?::|\bis\b\s*:?)", re.IGNORECASE)
 _LEADING = re.compile(r"\s*#{2,}\s*rationale\s*:?\s*", re.IGNORECASE)
-_NUMBER = re.compile(r"[-+−]?\s?\$?\s?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d)(?:\s?/\s?\d+)?)(?:\s?%)?")
+_BULLET = re.compile(r"^\s*[-+*−•]\s", re.MULTILINE)
+_NUMBER = re.compile(
+    r"(?P<sign>[-+−]?)\s?\$?\s?"
+    r"(?:(?P<whole>\d+) +(?=\d+\s?/\s?\d))?"
+    r"(?P<rest>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+|\s?/\s?\d+)?|\.\d+)(?:\s?%)?"
+)
 _LETTER = re.compile(r"(?<![A-Za-z])\(?([A-Za-z])\)?(?![A-Za-z'’])")
+_CHOICE = re.compile(r"\([A-Za-z]\)|[A-Za-z](?:[.):]\s|[.):]?$)")
+_FEW_WORDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +58,30 @@ def can_check(gold: str, checker: Checker) -> bool:
     return _READERS[checker](gold) is not None
 
 
+def checker_of(gold: str) -> Checker | None:
+    """The checker that suits a right answer: a number, perhaps with its unit; the letter of a choice; or a few words.
+    None for a longer one, which nobody would say in the same words."""
+    gold = gold.strip()
+    number = _NUMBER.match(gold)
+    if number and len(gold[number.end() :].split()) <= 1:
+        return "number"
+    if _CHOICE.match(gold):
+        return "letter"
+    return "exact" if read_exact(gold) and len(gold.split()) <= _FEW_WORDS else None
+
+
 def read_number(text: str) -> Fraction | None:
-    """The first number behind the last equals sign, exactly: signs, thousands, decimals, fractions, per cent and
-    dollars are understood."""
-    text = text.rpartition("=")[2]
-    match = next((match for match in _NUMBER.finditer(text) if any(char.isdigit() for char in match[0])), None)
+    """The first number behind the last equals sign, exactly: signs, thousands, decimals, fractions, ``1 1/2``, per cent
+    and dollars are understood. A dash that begins a line and stands alone is no sign: it begins an item of a list."""
+    match = _NUMBER.search(_BULLET.sub("", text).rpartition("=")[2])
     if match is None:
         return None
-    digits = re.sub(r"[\s$,%+]", "", match[0]).replace("−", "-")
+    whole, rest = (re.sub(r"[\s,]", "", match[part] or "0") for part in ("whole", "rest"))
     try:
-        return Fraction(digits)
-    except (ValueError, ZeroDivisionError):
+        value = Fraction(whole) + Fraction(rest)
+    except ZeroDivisionError:
         return None
+    return -value if match["sign"] in ("-", "−") else value
 
 
 def read_letter(text: str) -> str | None:

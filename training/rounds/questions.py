@@ -6,43 +6,53 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from .answers import Checker, can_check, split_answer
+from .answers import Checker, can_check, checker_of, split_answer
 
 Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """``messages`` up to the answer, and what is right. ``is_apart``: the rationale is a message's
+    """``messages`` up to the answer, what is right, and how that is told. ``is_apart``: the rationale is a message's
     ``reasoning_content`` and no part of its text."""
 
     messages: tuple[Message, ...]
     gold: str
     is_apart: bool
+    checker: Checker = "number"
 
 
-def questions_of(conversations: Iterable[Iterable[Message]], checker: Checker, limit: int | None) -> list[Question]:
-    """The first ``limit`` questions that ``checker`` can check; each is asked once."""
+def questions_of(
+    conversations: Iterable[Iterable[Message]], checker: Checker | Literal["auto"], limit: int | None
+) -> tuple[list[Question], int]:
+    """The first ``limit`` questions that ``checker`` can check; each is asked once. And how many before the last of
+    them it cannot."""
     found: dict[str, Question] = {}
+    left_out = 0
     for messages in conversations:
         question = _question(tuple(messages), checker)
-        if question is not None:
+        if question is None:
+            left_out += 1
+        else:
             found.setdefault(json.dumps(question.messages, sort_keys=True), question)
         if limit is not None and len(found) == limit:
             break
-    return list(found.values())
+    return list(found.values()), left_out
 
 
-def _question(messages: tuple[Message, ...], checker: Checker) -> Question | None:
+def _question(messages: tuple[Message, ...], checker: Checker | Literal["auto"]) -> Question | None:
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         return None
     last = messages[-1]
     reasoning = last.get("reasoning_content") or ""
     worked = split_answer(last["content"], reasoning)
     gold = worked.answer if worked else last["content"]
-    return Question(messages[:-1], gold, bool(reasoning)) if can_check(gold, checker) else None
+    told_by = checker_of(gold) if checker == "auto" else checker
+    if told_by is None or not can_check(gold, told_by):
+        return None
+    return Question(messages[:-1], gold, bool(reasoning), told_by)
 
 
 def fingerprint(questions: Iterable[Question]) -> str:

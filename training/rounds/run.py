@@ -114,8 +114,10 @@ def _sample(
         return
     answers = sample_answers(model, questions, rounds, place / "answers.jsonl", seed=seed, progress=progress)
     both = list(zip(questions, answers, strict=True))
-    pairs = [(question, pair) for question, found in both for pair in pair_up(found, question.gold, rounds.checker)]
-    right = sum(is_right(answer.answer, question.gold, rounds.checker) for question, found in both for answer in found)
+    pairs = [(question, pair) for question, found in both for pair in pair_up(found, question.gold, question.checker)]
+    right = sum(
+        is_right(answer.answer, question.gold, question.checker) for question, found in both for answer in found
+    )
     write_pairs(place / "pairs.jsonl", pairs, seed)
     counts = {"questions": len(questions), "answers": sum(map(len, answers)), "right": right, "pairs": len(pairs)}
     _write(place / "sampled.json", counts)

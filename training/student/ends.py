@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...runtime.chat.builtin import BUILTIN_NAMES, builtin_source
+from ...runtime.chat.builtin import builtin_source
 from ...runtime.chat.end_of_turn import derive_end_of_turn
 from ...runtime.chat.template import ChatTemplate
 from ...runtime.errors import ConfigError, ModelError
@@ -20,10 +20,22 @@ def template_source(wanted: str | None, tokenizer: PreTrainedTokenizerBase) -> s
     if wanted is None:
         own = tokenizer.chat_template
         return own.get("default") if isinstance(own, dict) else own
-    if wanted in BUILTIN_NAMES or not any(sign in wanted for sign in "{%\n"):
-        path = Path(wanted).expanduser()
-        return path.read_text("utf-8") if path.suffix == ".jinja" and path.is_file() else builtin_source(wanted)
-    return wanted
+    return wanted_source(wanted)
+
+
+def wanted_source(wanted: str) -> str:
+    """ConfigError for a name that is none, or a file that cannot be read."""
+    if any(sign in wanted for sign in "{%\n"):
+        return wanted
+    path = Path(wanted).expanduser()
+    if path.suffix != ".jinja":
+        return builtin_source(wanted)
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{wanted} is no UTF-8 text") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {wanted}: {error.strerror}") from error
 
 
 def turn_end(source: str | None, tokenizer: PreTrainedTokenizerBase) -> str | None:

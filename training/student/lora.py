@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def with_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
-    """The model with updates beside the linear layers that ``targets`` name; everything else is frozen. B begins as
-    zero, so at first it is the same model. ConfigError when nothing has such a name."""
+def with_lora(model: PreTrainedModel, lora: Lora, *, seed: int) -> PeftModel:
+    """The model with updates beside the linear layers that ``targets`` name; everything else is frozen. A is drawn by
+    ``seed``; B begins as zero, so at first it is the same model. ConfigError when nothing has such a name."""
+    import torch
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -26,8 +27,9 @@ def with_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+            torch.manual_seed(seed)
             adapted: Any = get_peft_model(model, config)
     except ValueError as error:
         linear = sorted({name.rpartition(".")[2] for name, part in model.named_modules() if _is_linear(part)})

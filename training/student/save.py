@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...runtime.errors import TrainingError
+from ..disk import or_no_room
 from ..recipe.schema import Dtype
 from .ends import endings
 
@@ -39,13 +39,12 @@ def save_student(
     draft = folder.with_name(_DRAFT.format(name=folder.name))
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        draft.mkdir(parents=True)
-        _write(model, tokenizer, draft, dtype, chat_template, stop_strings)
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
-    except OSError as error:
-        raise TrainingError(f"cannot save the model to {folder}: {error.strerror or error}") from error
+        with or_no_room(f"save the model to {folder}", "make room and run the same command again"):
+            draft.mkdir(parents=True)
+            _write(model, tokenizer, draft, dtype, chat_template, stop_strings)
+            if folder.exists():
+                shutil.rmtree(folder)
+            draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder

@@ -92,12 +92,15 @@ def is_usable(record: Mapping[str, Any]) -> bool:
 
 
 async def _samples(endpoint: Endpoint, question: Question, asking: Asking) -> tuple[list[str], list[Mapping[str, Any]]]:
-    """Texts and token counts. Requests of one answer each, with seeds of their own, which every server understands."""
+    """Texts of those that are whole, and token counts of all. Requests of one answer each, with seeds of their own,
+    which every server understands."""
     replies = await together(
         _ask(endpoint, question, asking, asking.sample_temperature, asking.seed + 1 + idx, with_logprobs=False)
         for idx in range(asking.samples)
     )
-    return [_text(reply["choices"][0]) for reply in replies], [reply.get("usage") or {} for reply in replies]
+    choices = [reply["choices"][0] for reply in replies]
+    whole = [_text(choice) for choice in choices if choice.get("finish_reason") != "length"]
+    return whole, [reply.get("usage") or {} for reply in replies]
 
 
 async def _ask(

@@ -3,9 +3,11 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ...runtime.errors import ConfigError, TrainingError
@@ -23,7 +25,7 @@ _FALTERING = (408, 409, 425, 500, 502, 504)
 class Patience:
     """When to try again. Waiting times double from ``first_s`` to ``most_s``, each shortened by up to half at random;
     a server's ``Retry-After`` goes before. A request fails for good after ``attempts``; a server that is merely busy,
-    once nobody has had an answer for ``busy_s`` seconds."""
+    once nobody has had an answer for ``busy_s`` seconds, and any that wants to be left alone for longer than that."""
 
     attempts: int = 8
     first_s: float = 0.5
@@ -88,16 +90,16 @@ class Endpoint:
     async def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The answer to a request, however often it takes. Raises Refused, and TrainingError when patience ends."""
         async with self._gate:
-            failures = 0
+            tries = Counter[bool]()  # busy ones and others count apart
             while True:
                 await asyncio.sleep(max(0.0, self._not_before_s - time.monotonic()))
                 answer, problem, is_busy, wait_s = await self._try(method, path, body)
                 if answer is not None:
                     self._last_success_s = time.monotonic()
                     return answer
-                failures += 1
-                self._check_patience(failures, problem, is_busy)
-                wait_s = self._patience.wait_s(failures) if wait_s is None else wait_s
+                tries[is_busy] += 1
+                self._check_patience(tries[is_busy], problem, is_busy, wait_s)
+                wait_s = self._patience.wait_s(tries[is_busy]) if wait_s is None else wait_s
                 if is_busy:  # the others need not find out for themselves
                     self._not_before_s = max(self._not_before_s, time.monotonic() + wait_s)
                 else:
@@ -128,7 +130,9 @@ class Endpoint:
             return None, f"an answer that is no JSON ({error})", False, None
         return (answer, "", False, None) if isinstance(answer, dict) else (None, "no JSON object", False, None)
 
-    def _check_patience(self, failures: int, problem: str, is_busy: bool) -> None:
+    def _check_patience(self, failures: int, problem: str, is_busy: bool, wait_s: float | None) -> None:
+        if wait_s is not None and wait_s > self._patience.busy_s:
+            raise TrainingError(f"the teacher at {self.url} wants to be left alone for {wait_s:.0f} s: {problem}")
         silent_s = time.monotonic() - self._last_success_s
         if silent_s < self._patience.busy_s if is_busy else failures < self._patience.attempts:
             return
@@ -171,13 +175,18 @@ def retry_after_s(header: str | None) -> float | None:
     if header is None:
         return None
     try:
-        return max(0.0, float(header))
+        seconds = float(header)
     except ValueError:
-        pass
+        seconds = _seconds_until(header)
+    return max(0.0, seconds) if isfinite(seconds) else None
+
+
+def _seconds_until(date: str) -> float:
+    """NaN for what is no date."""
     try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return None
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return nan
 
 
 def _error_of(reply: "httpx.Response") -> tuple[str, str | None, str | None]:

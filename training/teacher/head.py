@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    Batch = Mapping[str, Tensor]
 
 LOGITS_AT_ONCE = 1 << 24
 """Of one chunk: 64 MB."""
@@ -32,7 +34,7 @@ class SplitModel:
         self.vocab_size = vocab_size or self.head.weight.shape[0]
         self._check()
 
-    def forward(self, batch: Mapping[str, Tensor], *, with_states: bool = False) -> tuple[Tensor, Any]:
+    def forward(self, batch: Batch, *, with_states: bool = False) -> tuple[Tensor, Any]:
         """Last hidden states (B, T, D), and if asked for those after the embedding and after each layer."""
         out = self.base(**model_inputs(batch), use_cache=False, output_hidden_states=with_states, return_dict=True)
         return out.last_hidden_state, out.hidden_states if with_states else None
@@ -57,23 +59,34 @@ class SplitModel:
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
 
     def _check(self) -> None:
-        import torch
-
-        ids = torch.arange(min(8, self.vocab_size), device=self.head.weight.device)[None]
-        with torch.inference_mode():
-            whole = self.model(input_ids=ids, use_cache=False).logits[..., : self.vocab_size].float()
-            hidden, _ = self.forward({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-            halves = self.logits(hidden)
-        if whole.isnan().any():
-            raise ModelError(f"the logits of {type(self.model).__name__} are NaN: is its checkpoint whole?")
-        if not torch.allclose(whole, halves, rtol=_TOLERANCE, atol=_TOLERANCE * whole.abs().max().item()):
-            raise ModelError(
-                f"the logits of {type(self.model).__name__} are more than a product of its hidden states: it cannot "
-                "be a teacher in memory; serve it, and use a text cache"
-            )
+        check_halves(
+            self.model,
+            lambda batch: self.logits(self.forward(batch)[0]),
+            self.vocab_size,
+            "it cannot be a teacher in memory; serve it, and use a text cache",
+        )
 
 
-def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def check_halves(model: Any, logits: Callable[[Batch], Tensor], num_tokens: int, otherwise: str) -> None:
+    """Raises ModelError, ending in ``otherwise``, where ``logits``, made of a batch in two halves, are not those of the
+    whole ``model`` for the first ``num_tokens`` tokens."""
+    import torch
+
+    ids = torch.arange(min(8, num_tokens), device=model.get_output_embeddings().weight.device)[None]
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        whole = model(input_ids=ids, use_cache=False).logits[..., :num_tokens].float()
+        halves = logits({"input_ids": ids, "attention_mask": torch.ones_like(ids)}).float()
+    model.train(was_training)
+    name = type(model).__name__
+    if whole.isnan().any():
+        raise ModelError(f"the logits of {name} are NaN: is its checkpoint whole?")
+    if not torch.allclose(whole, halves, rtol=_TOLERANCE, atol=_TOLERANCE * whole.abs().max().item()):
+        raise ModelError(f"the logits of {name} are more than a product of its hidden states: {otherwise}")
+
+
+def model_inputs(batch: Batch) -> dict[str, Tensor]:
     """What transformers gets of a batch. Documents that share a row are told apart by positions that restart."""
     if "segments" not in batch:
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}

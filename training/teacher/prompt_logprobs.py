@@ -7,7 +7,8 @@ the ids.
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -49,33 +50,27 @@ class EndpointSource:
         return {"served_as": self._model}
 
     def capture(self, rows: Sequence[TokenRow]) -> Iterator[Captured]:
-        """In order, once ``about`` has been asked."""
+        """Each as soon as it is there, once ``about`` has been asked; also what came before an error or Ctrl-C."""
+        waiting, running = iter(rows), set[asyncio.Task[Captured]]()
         with asyncio.Runner() as runner:
-            endpoint = self._endpoint()
-            runner.run(endpoint.__aenter__())
+            endpoint = runner.run(self._endpoint().__aenter__())
             try:
-                for some in batched_rows(rows, 8 * self._concurrency):
-                    found, error = runner.run(self._all(endpoint, some))
-                    yield from found
-                    if error is not None:
-                        raise error
+                while True:
+                    more = islice(waiting, self._concurrency - len(running))
+                    running |= {runner.get_loop().create_task(self._row(endpoint, row)) for row in more}
+                    if not running:
+                        return
+                    done, running = runner.run(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
+                    yield from _results(done)
+            except KeyboardInterrupt:
+                yield from _results(task for task in running if task.done())
+                raise
             finally:
-                runner.run(endpoint.__aexit__())
+                runner.run(_end(endpoint, running))
 
     def _endpoint(self) -> Endpoint:
         key = os.environ.get("OPENAI_API_KEY")
         return Endpoint(self._url, api_key=key, concurrency=self._concurrency, patience=self._patience)
-
-    async def _all(self, endpoint: Endpoint, rows: Sequence[TokenRow]) -> tuple[list[Captured], BaseException | None]:
-        """What came, and the first error, which ends the rest."""
-        tasks = [asyncio.create_task(self._row(endpoint, row)) for row in rows]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        ended = [task for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        errors = [error for task in ended if (error := task.exception()) is not None]
-        return [task.result() for task in ended if task.exception() is None], next(iter(errors), None)
 
     async def _row(self, endpoint: Endpoint, row: TokenRow) -> Captured:
         if row.segments is not None and row.segments[0] != row.segments[-1]:
@@ -121,9 +116,23 @@ class EndpointSource:
         return Captured(row, ids, log_probs, np.exp(log_probs).sum(axis=1))
 
 
-def batched_rows(rows: Sequence[TokenRow], size: int) -> Iterator[Sequence[TokenRow]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def _results(ended: Iterable[asyncio.Task[Captured]]) -> Iterator[Captured]:
+    """What came, and then the error of one that failed."""
+    failed = None
+    for task in ended:
+        if task.exception() is None:
+            yield task.result()
+        else:
+            failed = task.exception()
+    if failed is not None:
+        raise failed
+
+
+async def _end(endpoint: Endpoint, running: Collection[asyncio.Task[Captured]]) -> None:
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    await endpoint.__aexit__()
 
 
 class TokenNames:

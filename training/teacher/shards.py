@@ -119,13 +119,15 @@ class Shards:
                 shape = tuple(file.get_slice("records").get_shape())
             if shape != (int(starts[-1]), self.encoding.record_bytes) or not np.isfinite(figures).all():
                 raise ValueError(f"its records are {shape}, with figures {figures.sum(axis=0)}")
-            offset = _data_offset(path, "records")
+            if not len(keys) == len(figures) == len(starts) - 1:
+                raise ValueError(f"it has {len(keys)} keys, {len(starts)} starts and {len(figures)} figures")
+            records = np.memmap(path, np.uint8, "r", _data_offset(path, "records"), shape)
         except (SafetensorError, OSError, ValueError, LookupError) as error:
             raise _damaged(path, error) from error
-        self._paths.append(path)
-        self._records.append(np.memmap(path, np.uint8, "r", offset, shape))
-        places = [Place(len(self._paths) - 1, int(start), int(stop)) for start, stop in pairwise(starts)]
+        places = [Place(len(self._paths), start, stop) for start, stop in pairwise(starts.tolist())]
         self._places |= dict(zip(keys.tolist(), places, strict=True))
+        self._paths.append(path)
+        self._records.append(records)
         self.statistics = _with(self.statistics, int(starts[-1]), figures)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -69,25 +69,23 @@ class TextCache:
         self._sum_up({question.id for question in questions})
 
     def rows(self, conversations: "Dataset") -> "Dataset":
-        """The conversations with the teacher's last answers, and ``COLUMNS``, as far as all answers have them."""
+        """The conversations with the teacher's last answers, and ``COLUMNS``, as far as all answers have them.
+        Documents, which ask nothing, stay as they are, and then nobody has ``COLUMNS``."""
         from datasets import Dataset
 
         answers = {record["id"]: record for record in self._journal.records() if is_usable(record)}
-        rows = []
-        for row in conversations:
-            assert isinstance(row, dict)
-            question = question_of(row["messages"] or ())
-            if question is None or (record := answers.get(question.id)) is None:
-                continue
-            said = {"role": "assistant", "content": record["teacher_text"]}
-            rows.append({**row, "messages": [*question.messages, said], **{name: record[name] for name in COLUMNS}})
-        if not rows:
-            raise TrainingError(f"{self.folder} has no answer to any of the {len(conversations)} conversations")
-        known = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
-        whole = [row for row in rows if all(row[name] is not None for name in known)]
+        rows = [found for row in conversations if (found := _taught(row, answers)) is not None]
+        taught = [row for row in rows if not _is_document(row)]
+        num_documents = len(rows) - len(taught)
+        num_asked = len(conversations) - num_documents
+        if not taught:
+            raise TrainingError(f"{self.folder} has no answer to any of the {num_asked} conversations")
+        known = [name for name in COLUMNS if any(row[name] is not None for row in taught)]
+        whole = [row for row in rows if _is_document(row) or all(row[name] is not None for name in known)]
         if lost := len(conversations) - len(whole):
-            self._say(f"{len(whole)} of {len(conversations)} conversations have a whole answer; {lost} are left out")
-        return Dataset.from_list([{k: v for k, v in row.items() if k not in COLUMNS or k in known} for row in whole])
+            self._say(f"{num_asked - lost} of {num_asked} conversations have a whole answer; {lost} are left out")
+        absent = set(COLUMNS) - set(() if num_documents else known)
+        return Dataset.from_list([{k: v for k, v in row.items() if k not in absent} for row in whole])
 
     def all_rows(self) -> "Dataset":
         """Everything in the cache as conversations: a data set of its own."""
@@ -223,6 +221,21 @@ class TextCache:
         if others := len(records) - len(usable) - cut:
             line += f"; {others} empty or too long are left out"
         self._say(line)
+
+
+def _is_document(row: Mapping[str, Any]) -> bool:
+    return row.get("text") is not None
+
+
+def _taught(row: Any, answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """A conversation with the teacher's answer and ``COLUMNS``; None where there is no answer. A document as it is."""
+    if _is_document(row):
+        return row
+    question = question_of(row["messages"] or ())
+    if question is None or (record := answers.get(question.id)) is None:
+        return None
+    said = {"role": "assistant", "content": record["teacher_text"]}
+    return {**row, "messages": [*question.messages, said], **{name: record[name] for name in COLUMNS}}
 
 
 def _different(rows: Iterable[Messages], limit: int | None) -> list[Question]:

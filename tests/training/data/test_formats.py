@@ -2,7 +2,6 @@
 
 import pytest
 
-from tapster.runtime.errors import ConfigError
 from tapster.training.data.examples import Document, Unusable, answer_of, question_of
 from tapster.training.data.formats import converter, detect_format
 from tapster.training.data.oasst import grow_trees
@@ -38,6 +37,8 @@ def test_sharegpt_and_a_question_without_an_answer() -> None:
     assert not isinstance(example, Document)
     assert [turn["role"] for turn in example.messages] == ["system", "user", "assistant"]
     assert [turn["content"] for turn in question_of(example.messages)] == ["S", "Q"]
+    assert converter("chat")({"system": "S", "conversations": turns[1:]}) == converter("chat")({"conversations": turns})
+    assert converter("chat")({"system": "T", "conversations": turns}) == converter("chat")({"conversations": turns})
     assert answer_of(example.messages)["content"] == "A"
 
 
@@ -67,15 +68,50 @@ def test_a_row_of_the_text_cache_brings_its_numbers() -> None:
             "assistant has no text",
         ),
         ({"messages": ["Hi"]}, "no object"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "text", "text": 5}]}]}, "no text"),
+        ({"messages": [{"role": "assistant", "content": "x", "thinking": {"a": 1}}]}, "thinking is no text"),
+        ({"messages": [{"role": "assistant", "content": "x"}], "system": {"a": 1}}, "system is no text"),
+        ({"messages": [{"role": "assistant", "content": "a\ud800b"}]}, "half of a surrogate pair"),
+        ({"text": "a\ud800b"}, "half of a surrogate pair"),
+        ({"prompt": "2+2?", "rationale": 5, "target": "4"}, "rationale is no text"),
+        ({"instruction": "Sum up", "context": {"title": "A"}, "response": "It"}, "context or input is no text"),
+        ({"question": "2+2?", "answer": ""}, "it has no answer of an assistant"),
+        ({"prompt": "Hi", "teacher_text": "Yo", "messages": 5, "finish_reason": "length"}, "cut off"),
+        ({"prompt": {"role": "prompter", "text": "Hi", "replies": 5}}, "nobody answered"),
+        ({"prompt": {"role": "prompter", "text": "Hi", "replies": [{"rank": "x"}]}}, "a reply has the rank 'x'"),
     ],
 )
 def test_what_is_of_no_use_says_why(row: dict, reason: str) -> None:
     with pytest.raises(Unusable, match=reason):
-        converter("chat")(row)
+        converter("auto")(row)
+
+
+def test_a_number_of_any_size_stands_in_no_row_s_way() -> None:
+    assert converter("auto")({"text": "Once.", "id": 10**400}) == Document("Once.", {"id": 10**400})
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"prompt": "Hi"}, ["Hi"]),
+        ({"prompt": [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Hi"}]}, ["Be kind", "Hi"]),
+        ({"question": "2*3?", "answer": None}, ["2*3?"]),
+        ({"instruction": "Sum up", "input": "A text", "output": ""}, ["Sum up\n\nA text"]),
+        ({"messages": [{"role": "user", "content": "Hi"}]}, ["Hi"]),
+        ({"messages": [{"role": role, "content": role} for role in (USER, BOT, USER)]}, [USER, BOT, USER]),
+    ],
+)
+def test_a_question_is_enough_where_a_teacher_answers(row: dict, asked: list[str]) -> None:
+    example = converter("auto", needs_answer=False)(row)
+    assert not isinstance(example, Document)
+    assert [turn["content"] for turn in example.messages] == asked
+    if BOT not in asked:
+        with pytest.raises(Unusable, match=r"no known format|no answer of an assistant"):
+            converter("auto")(row)
 
 
 def test_unknown_columns_are_an_error_with_the_way_out() -> None:
-    with pytest.raises(ConfigError, match="no known format has the columns post_body, post_title: rename them"):
+    with pytest.raises(Unusable, match="no known format has the columns post_body, post_title: rename them"):
         detect_format({"post_title": "a", "post_body": "b"})
 
 
@@ -104,3 +140,9 @@ def test_oasst_takes_the_best_ranked_answers() -> None:
     assert list(grow_trees(trees)) == trees
     with pytest.raises(Unusable, match="nobody answered"):
         convert(trees[1])
+
+
+def test_oasst_messages_that_answer_themselves_are_no_tree() -> None:
+    rows = [message("q", None, "prompter"), message("q", "q", "assistant")]
+    with pytest.raises(Unusable, match="in a circle"):
+        converter("oasst")(next(grow_trees(rows)))

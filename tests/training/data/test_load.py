@@ -5,13 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_tokenizer import small_tokenizer
 
 from tapster.runtime.errors import ConfigError, TrainingError
-from tapster.training.data.load import load_rows, training_texts
-from tapster.training.data.sources import open_source, parse_hub, sample_names
-from tapster.training.recipe.schema import Data, Objective, Recipe, Stage, Student
+from tapster.training.data.load import load_examples, load_rows, training_texts
+from tapster.training.data.sources import is_changed, open_source, parse_hub, sample_names
+from tapster.training.loop.order import group_size
+from tapster.training.recipe.schema import Data, Objective, Recipe, Stage, Student, Teacher
 
 PAIRS = [{"question": f"What is {n} and {n}?", "answer": f"It is {2 * n}.", "hard": n % 5} for n in range(40)]
 
@@ -119,6 +121,7 @@ def test_ordering_by_length_needs_no_column(tmp_path: Path) -> None:
         (b'{"text": "\xff"}\n', r"a.jsonl:1 is no JSON \(UnicodeDecodeError\)"),
         (b"", "there are no rows"),
         (b'{"messages": []}\n', "1 of 1 rows left out, because it has no messages"),
+        (b'{"post": "a"}\n' * 2000, "1000 of 1000 rows left out, because no known format has the columns post"),
         (b'{"post": "a"}\n', "no known format has the columns post"),
     ],
 )
@@ -127,6 +130,123 @@ def test_a_bad_file_is_one_clear_line(content: bytes, message: str, tmp_path: Pa
     with pytest.raises(ConfigError, match=message):
         load(tmp_path / "out", tmp_path / "a.jsonl")
     assert not list((tmp_path / "out").rglob(".*.arrow*"))
+
+
+@pytest.mark.parametrize("content", ['"abc"', "5", "null", "[5]"])
+def test_json_that_holds_no_rows_is_one_clear_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"a.json: entry 0 is (str|int|NoneType), not an object"):
+        load(tmp_path / "out", tmp_path / "a.json")
+
+
+def test_numbers_that_are_too_long_are_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"text": "a", "id": ' + "1" * 5000 + "}]")
+    with pytest.raises(ConfigError, match=r"a.json:1 is no JSON \(ValueError\)"):
+        load(tmp_path / "out", tmp_path / "a.json")
+    (tmp_path / "b.json").write_text('[{"text": "a", "id": ' + "1" * 400 + "}]")
+    assert "id" not in load(tmp_path / "out", tmp_path / "b.json").train.column_names
+
+
+CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+SHAREGPT = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]
+
+
+@pytest.mark.parametrize("content", [{"messages": CHAT}, {"conversations": SHAREGPT}, CHAT, [{"messages": CHAT}]])
+def test_a_json_file_of_one_conversation_is_one_row(content: Any, tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(content))
+    data = load(tmp_path / "out", tmp_path / "one.json")
+    assert len(data.train) == 1
+    assert small_tokenizer().decode([token for token in data.train[0]["labels"] if token >= 0]) == "Yo<|im_end|>"
+
+
+def test_each_row_may_have_a_format_of_its_own(tmp_path: Path) -> None:
+    rows = [
+        {"question": None, "answer": None},
+        {"question": "Why?", "answer": "So."},
+        {"messages": CHAT},
+        {"message_id": "q", "parent_id": None, "role": "prompter", "text": "Who?"},
+        {"message_id": "a", "parent_id": "q", "role": "assistant", "text": "I."},
+    ]
+    data = load(tmp_path / "out", written(tmp_path / "a.jsonl", rows))
+    learnt = [[token for token in labels if token >= 0] for labels in data.train["labels"]]
+    assert small_tokenizer().batch_decode(learnt) == ["So.<|im_end|>", "Yo<|im_end|>", "I.<|im_end|>"]
+    assert not any("warning" in note for note in data.notes)
+
+
+def test_a_source_that_is_mostly_of_no_use_is_warned_of(tmp_path: Path) -> None:
+    data = load(tmp_path / "out", written(tmp_path / "a.jsonl", [{"messages": CHAT}, *[{"messages": []}] * 2]))
+    assert data.notes[0].startswith("warning: ")
+    assert data.notes[0].endswith("a.jsonl: most of it is of no use: 2 of 3 rows")
+
+
+def test_notes_that_were_being_written_are_no_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.jsonl", [*PAIRS, {"question": "", "answer": "x"}])
+
+    def half(self: Path, text: str, *_: Any) -> None:
+        self.write_bytes(text.encode()[:9])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", half)
+        with pytest.raises(TrainingError, match=r"cannot write the training rows .* No space left"):
+            load(tmp_path / "out", path)
+    assert not list((tmp_path / "out").rglob("*.json"))
+    load(tmp_path / "out", path)
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    for place in ("x", "y"):
+        (tmp_path / "data" / place).mkdir(parents=True)
+        written(tmp_path / "data" / place / "a.jsonl", PAIRS)
+    source = str(tmp_path / "data")
+    before = open_source(source).fingerprint
+    assert list(before["files"]) == ["x/a.jsonl", "y/a.jsonl"]
+    written(tmp_path / "data" / "x" / "a.jsonl", PAIRS[:3])
+    assert is_changed(before)
+    assert not is_changed(open_source(source).fingerprint)
+
+
+def test_what_a_folder_says_of_its_data_is_no_data(tmp_path: Path) -> None:
+    for name in ("README.md", "LICENSE", "LICENSE.txt", "notes.md", "a.jsonl"):
+        (tmp_path / name).write_text(json.dumps(PAIRS[0]))
+    assert list(open_source(str(tmp_path)).fingerprint["files"]) == ["a.jsonl"]
+    assert list(open_source(str(tmp_path / "notes.md")).rows()) == [{"text": json.dumps(PAIRS[0])}]
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"has no training data: known are .*; name a .md file itself"):
+        open_source(str(tmp_path))
+
+
+RANKED = [
+    {"question": f"{n}?", "answer": f"{rank}.", "group": 2**60 + n // 2, "rank": rank}
+    for n in range(0, 80, 2)
+    for rank in range(2)
+]
+
+
+@pytest.mark.parametrize("options", [{"eval_rows": 5}, {"eval_rows": 4, "max_rows": 41}])
+def test_ranked_answers_stay_together_and_apart_from_others(options: dict[str, int], tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", RANKED)
+    data = load(tmp_path / "out", path, path, needs=("group", "rank"), **options)
+    assert len(data.eval) == 4
+    assert len(data.train) + len(data.eval) == {5: 160, 4: 40}[options["eval_rows"]]
+    for part in (data.train, data.eval):
+        groups = np.asarray(part["group"])
+        assert group_size(part["group"][:]) == 2
+        assert (groups == groups.astype(np.float32)).all()
+        assert len(set(groups)) == len(part) / 2, "the same ids in another file are other groups"
+        assert part["rank"][:] == [0.0, 1.0] * (len(part) // 2)
+
+
+def test_questions_are_enough_where_a_teacher_answers(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [{"question": f"What is {n}?"} for n in range(20)])
+    one = stage(train=[str(path)])
+    asks = Recipe(
+        name="x", title="x", student=Student(model="demo"), stages=[one], teacher=Teacher(kind="text-cache", model="m")
+    )
+    examples: Any = load_examples(one, asks, tmp_path / "out").train
+    assert [messages[-1]["role"] for messages in examples["messages"]] == ["user"] * 20
+    with pytest.raises(ConfigError, match="20 of 20 rows left out, because no known format has the columns question"):
+        load_examples(one, asks.model_copy(update={"teacher": None}), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +329,10 @@ def test_a_data_set_as_the_hub_has_it(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(data.train["hard"]) == [pair["hard"] for pair in PAIRS[:20]]
     assert data.fingerprints[0]["split"] == "train[:20]"
     assert len(load(tmp_path / "test", "hub:org/sums:test", eval_rows=0).train) == 3
-    assert len(load(tmp_path / "some", "hub:org/sums", eval_rows=0, max_rows=5).train) == 5
+    some = [load(tmp_path / "some", "hub:org/sums", eval_rows=0, max_rows=count) for count in (5, 7)]
+    assert [len(data.train) for data in some] == [5, 7], "also in one folder"
+    assert list(some[0].train["hard"]) != [pair["hard"] for pair in PAIRS[:5]], "chosen at random, as of files"
+    assert len(load(tmp_path / "slice", "hub:org/sums:train[:20]", eval_rows=0, max_rows=5).train) == 5
     with pytest.raises(ConfigError, match=r"hub:org/sums:other:train cannot be opened: .*main"):
         load(tmp_path / "other", "hub:org/sums:other:train")
 

@@ -14,9 +14,11 @@ from tapster.training.kda.surgery import identity_convolution, replace_attention
 from tapster.training.recipe.schema import Kda
 
 
-@pytest.mark.parametrize("family", ["Llama", "Arcee", "Mistral"])
-def test_everything_but_the_attention_stays(family: str) -> None:
-    values = {"sliding_window": None} if family == "Mistral" else {}
+@pytest.mark.parametrize(
+    ("family", "values"),
+    [("Llama", {}), ("Arcee", {}), ("Mistral", {"sliding_window": None}), ("SmolLM3", {"pad_token_id": 0})],
+)
+def test_everything_but_the_attention_stays(family: str, values: dict[str, object]) -> None:
     teacher = tiny_teacher(family, **values)
     before = copy.deepcopy(teacher.state_dict())
     student = replace_attention(teacher, Kda()).state_dict()
@@ -111,6 +113,7 @@ def test_hidden_states_line_up_with_the_teachers() -> None:
         ("Qwen2", {}, "the teacher (qwen2) has model.layers.0.self_attn.k_proj.bias, for which a KDA student has no"),
         ("Qwen3", {"head_dim": 16}, "the teacher (qwen3) has model.layers.0.self_attn.k_norm.weight"),
         ("Llama", {"hidden_act": "gelu"}, "the teacher's feed-forward network has the activation 'gelu'"),
+        ("Granite", {"logits_scaling": 8.0}, "the teacher (granite) is of none of the families"),
         ("Mistral", {"sliding_window": 16}, "the teacher (mistral) has a sliding window"),
         ("StableLm", {}, "the teacher (stablelm) has model.layers.0.input_layernorm.bias"),
         ("GPTNeoX", {}, "the teacher's feed-forward network has the activation 'gelu'"),

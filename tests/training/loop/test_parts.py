@@ -1,22 +1,24 @@
 """The parts of the loop by themselves."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import FalconH1Config, FalconH1ForCausalLM, LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from tapster.runtime.errors import ConfigError, ModelError
+from tapster.training.loop import stage, together
 from tapster.training.loop.checkpoints import COMPLETE, finish_checkpoint, last_checkpoint
 from tapster.training.loop.collate import Collator, columns_of, lengths, position_ids
 from tapster.training.loop.ledger import Ledger
-from tapster.training.loop.module import StudentModule, logit_scale
+from tapster.training.loop.module import StudentModule, check_student, logit_scale
 from tapster.training.loop.order import group_size, micro_batch_size, plan_rows, sort_within_steps, total_steps
 from tapster.training.loop.shares import shares
 from tapster.training.objectives.assembly import Assembly
 from tapster.training.objectives.batch import GlobalBatch
-from tapster.training.recipe.schema import Objective
+from tapster.training.recipe.schema import Objective, Stage, Student
 
 
 def row(ids: list[int], index: int, segments: list[int] | None = None, **columns: object) -> dict:
@@ -101,6 +103,79 @@ def test_logits_that_are_scaled_or_capped() -> None:
         logit_scale(config)
 
 
+class Louder(LlamaForCausalLM):
+    """Its logits are scaled by what no config names."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        output: Any = super().forward(*args, **options)
+        output.logits = output.logits * 2.0
+        return output
+
+
+def test_logits_that_are_more_than_a_product_are_refused() -> None:
+    model = tiny("sdpa").train()
+    check_student(model)
+    assert model.training
+    with pytest.raises(ModelError, match=r"the logits of Louder are more than a product .*; take another student"):
+        check_student(Louder(model.config))
+
+
+def test_falcon_h1_is_refused() -> None:
+    config = FalconH1Config(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        mamba_d_ssm=16,
+        mamba_n_heads=2,
+        mamba_d_head=8,
+        mamba_d_state=8,
+        mamba_chunk_size=8,
+        lm_head_multiplier=0.25,
+    )
+    with pytest.raises(ModelError, match="more than a product of its hidden states"):
+        check_student(FalconH1ForCausalLM(config))
+
+
+def test_one_device_is_used_where_the_trainer_would_take_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfTwo(TrainingArguments):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self._n_gpu = 2
+
+    monkeypatch.setattr(stage, "TrainingArguments", OfTwo)
+    one = Stage(name="s", steps=1, objective=[Objective(term="cross_entropy")])
+    args = stage.arguments(one, Student(model="x", compute="float32"), 1, tmp_path)
+    assert (args.n_gpu, args.train_batch_size) == (1, args.per_device_train_batch_size)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "may_miss"),
+    [
+        ([Objective(term="cross_entropy", weight=[(0, 1.0), (5, 0.2)])], False),
+        ([Objective(term="cross_entropy", weight=[(0, 0.0), (5, 1.0)])], True),
+        ([Objective(term="hidden_cosine"), Objective(term="tea")], True),
+        ([Objective(term="tea"), Objective(term="pro")], False),
+    ],
+)
+def test_processes_are_told_when_a_step_may_miss_some_weights(
+    objectives: list[Objective], may_miss: bool, tmp_path: Path
+) -> None:
+    one = Stage(name="s", steps=9, objective=objectives)
+    args = stage.arguments(one, Student(model="x", compute="float32"), 9, tmp_path)
+    assert args.ddp_find_unused_parameters is may_miss
+
+
+def test_devices_that_nobody_uses_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+    assert together.idle_devices() == 3
+    monkeypatch.setattr(together, "is_distributed", lambda: True)
+    assert together.idle_devices() == 0
+
+
 def test_steps_of_a_stage() -> None:
     assert total_steps(100, 32, 7, None) == 7
     assert total_steps(100, 32, None, 2.0) == 7
@@ -136,6 +211,15 @@ def test_groups_are_of_one_size() -> None:
     assert group_size([3.0, 3.0, 5.0, 5.0]) == 2
     with pytest.raises(ConfigError, match=r"groups of one size; here are \[1, 2\]"):
         group_size([3.0, 3.0, 5.0])
+
+
+@pytest.mark.parametrize(("first", "order"), [(True, ["make", "wait", "wait"]), (False, ["wait", "make", "wait"])])
+def test_others_read_what_the_first_has_made(first: bool, order: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(together, "is_first", lambda: first)
+    monkeypatch.setattr(together, "wait_for_all", lambda: done.append("wait"))
+    assert together.first_alone(lambda: done.append("make") or 5) == 5
+    assert done == order
 
 
 def test_only_whole_checkpoints_count_and_old_ones_go(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from teacher_server import teacher_server
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tapster.runtime.errors import ConfigError
+from tapster.training.loop.module import StudentModule
 from tapster.training.recipe.schema import Recipe
 
 CE: list[dict[str, Any]] = [{"term": "cross_entropy"}]
@@ -81,6 +82,27 @@ def test_a_text_cache_answers_whatever_the_terms_are(data: Path, tmp_path: Path)
     assert not (tmp_path / "own" / "teacher").exists()
 
 
+def test_questions_are_all_that_a_text_cache_needs(tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("".join(json.dumps({"prompt": f"question {number}"}) + "\n" for number in range(8)))
+    with teacher_server() as server:
+        table = {"kind": "text-cache", "endpoint": server.url, "max_tokens": 32}
+        run(recipe(asked, SHORT, teacher=table), tmp_path / "run")
+    assert {answer[:8] for answer in learnt(tmp_path / "run")} == {"QUESTION"}
+
+
+def test_ranked_answers_of_a_file_are_held_out_whole(tmp_path: Path) -> None:
+    ranked = tmp_path / "ranked.jsonl"
+    rows = [
+        {"prompt": f"question {group}", "completion": text, "group": group, "rank": rank}
+        for group in range(20)
+        for rank, text in enumerate(("right", "wrong"))
+    ]
+    ranked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(recipe(ranked, SHORT | {"objective": [{"term": "pro"}]}), tmp_path / "run")
+    assert len(values_of(tmp_path / "run", "terms/pro")) > 0
+
+
 # Data that change
 
 
@@ -123,6 +145,7 @@ def test_other_rows_of_the_same_files_are_noticed(tmp_path: Path) -> None:
     from tapster.training.loop.state import State
 
     state = State(tmp_path)
+    (tmp_path / "stages" / "01-a" / "round-1").mkdir(parents=True)
     state.begin("01-a", "x")
     state.note_data("01-a", [], "one")
     State(tmp_path).check_rows("01-a", "one")
@@ -186,6 +209,24 @@ def test_bfloat16_over_float32_masters(data: Path, tmp_path: Path) -> None:
     for one, other in zip(*(losses(out).values() for out in outs), strict=True):
         assert one["loss"] != other["loss"], "computed in another precision"
         assert one["loss"] == pytest.approx(other["loss"], rel=0.02)
+
+
+def test_shares_are_of_what_is_trained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same precision, and so in the same memory."""
+    real, mixed = StudentModule.look, []
+
+    def look(self: StudentModule, *args: Any, **options: Any) -> Any:
+        mixed.append(torch.is_autocast_enabled("cpu"))
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(StudentModule, "look", look)
+    stage = SHORT | {"steps": 1, "gradient_share_steps": 1, "objective": [*CE, {"term": "mixce"}]}
+    out = tmp_path / "run"
+    run(recipe(data, stage, compute="bfloat16"), out)
+    assert len(mixed) > 1
+    assert all(mixed)
+    [shares] = ({name: value for name, value in one.items() if "share" in name} for one in losses(out).values())
+    assert sum(shares.values()) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_masters_that_would_lose_updates_are_warned_of(data: Path, tmp_path: Path) -> None:

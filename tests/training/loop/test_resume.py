@@ -1,10 +1,13 @@
 """A run that is out of room, finished, changed or wrong: nothing is lost, and one line says what to do."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 from loop_runs import Ear, losses, recipe, run
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from tapster.runtime.errors import ConfigError, TrainingError
 from tapster.training.loop import checkpoints, trainer
@@ -33,14 +36,11 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(
     real, out = checkpoints.save_trained, tmp_path / "run"
 
     def full(module: object, checkpoint: Path, state: object = None) -> None:
-        if checkpoint.name == "checkpoint-6":
-            raise OSError(28, "No space left on device")
-        real(module, checkpoint, state)  # type: ignore[arg-type]
+        with full_disk(10_000) if checkpoint.name == "checkpoint-6" else nullcontext():
+            real(module, checkpoint, state)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trainer, "save_trained", full)
-    with pytest.raises(
-        TrainingError, match=r"cannot write .*checkpoint-6: No space left on device; make room"
-    ) as caught:
+    with pytest.raises(TrainingError, match=r"cannot write .*checkpoint-6: .*File too large.*; make room") as caught:
         run(noisy(data), out)
     assert "\n" not in str(caught.value)
     assert [path.name for path in (out / "stages" / "01-sft").iterdir()] == ["checkpoint-3"]
@@ -49,6 +49,25 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(
     assert losses(out) == losses(whole)
     ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (out, whole))
     assert all(tensor.equal(ours[name]) for name, tensor in theirs.items())
+
+
+def test_a_file_that_cannot_be_written_is_one_clear_line(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (out / "recipe.toml").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=r"cannot go on with .*: Is a directory: .*recipe.toml; mend that and run"):
+        run(recipe(data), out)
+
+
+def test_what_failed_before_a_checkpoint_may_be_tried_with_other_settings(data: Path, tmp_path: Path) -> None:
+    out, wild = tmp_path / "run", {"optimizer": {"lr": 1e30}, "learning_rate": {"shape": "constant"}}
+    with pytest.raises(ConfigError, match="in 8 tokens"):
+        run(recipe(data, {"sequence_length": 8}), out)
+    with pytest.raises(TrainingError, match="a lower learning rate"):
+        run(recipe(data, wild | {"save_steps": None}), out)
+    run(recipe(data, {"steps": 1, "objective": [{"term": "cross_entropy"}]}, tokenizer="train:300"), out)
+    assert len(AutoTokenizer.from_pretrained(out / "model")) == 300, "a student of the new settings"
+    with pytest.raises(ConfigError, match="was done with other settings"):
+        run(recipe(data), out)
 
 
 def test_a_finished_run_is_left_alone_and_a_changed_recipe_is_refused(data: Path, whole: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from full_disk import full_disk
 from kda_models import tiny_teacher
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -65,6 +66,12 @@ def test_no_number_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> Non
     with pytest.raises(TrainingError, match=r"no finite numbers for model.norm.weight"):
         merge_folders(*folders, tmp_path / "merged", "slerp", 0.5)
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_full_disk_leaves_nothing_behind(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with full_disk(50_000), pytest.raises(TrainingError, match=r"cannot write the merged model .*merged: .*too large"):
+        merge_folders(*folders, tmp_path / "merged", "slerp", 0.5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
 
 
 def test_a_truncated_file_is_one_line(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -101,6 +101,22 @@ def test_a_constraint_that_holds_is_plain_fine_tuning() -> None:
     assert torch.equal(plain, bounded)
 
 
+def test_a_share_that_lags_behind_bounds_the_penalty() -> None:
+    """Where few predictions passed the gate for long, and now many do."""
+    gradients = []
+    for share in (0.2, 1e-6):
+        assembly, logits = assembly_of(ADS), reference_logits().requires_grad_()
+        train(assembly, 12)
+        state = assembly.state_dict()
+        state["ads"]["share"] = share
+        assembly.load_state_dict(state)
+        forward = forward_of(logits)
+        total = assembly.loss(forward, whole_batch(assembly, forward)).total
+        gradients.append(torch.autograd.grad(total, logits)[0].norm().item())
+    usual, bounded = gradients
+    assert usual < bounded < 10 * usual
+
+
 def test_a_second_constraint_keeps_the_student_near_its_teacher() -> None:
     def divergence(logits: Tensor) -> float:
         teacher = reference_logits().log_softmax(-1)

@@ -206,6 +206,30 @@ def test_a_metric_leaves_the_gradient_alone() -> None:
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("watched", ["cross_entropy", "pro", "hidden_cosine"])
+def test_what_is_only_watched_gives_no_gradient_not_even_zeros(watched: str) -> None:
+    assembly, forward = ready({"term": "tea"}, {"term": watched, "weight": 0.0}), everything()
+    loss = assembly.loss(forward, whole_batch(assembly, forward))
+    assert loss.terms[watched] > 0
+    assert loss.total.item() == pytest.approx(loss.terms["tea"])
+    found = torch.autograd.grad(loss.total, leaves(forward), allow_unused=True)
+    reached = [leaf is forward.embedding for leaf in leaves(forward)]
+    assert [gradient is not None for gradient in found] == reached
+
+
+def test_ranking_keeps_its_gradient_in_float16() -> None:
+    """In a large batch a slope is far below what float16 holds."""
+    tiny, found = 1e-6, []
+    single = forward_of(ROW, columns=COLUMNS)
+    matrices = {name: getattr(single, name).detach().half().requires_grad_() for name in ("hidden", "head", "bias")}
+    for forward in (single, replace(single, **matrices)):
+        assembly = assembly_of({"term": "pro", "weight": tiny}, chunk_size=4)
+        loss = assembly.loss(forward, whole_batch(assembly, forward))
+        found.append(torch.autograd.grad(loss.total / tiny, [forward.hidden, forward.head]))
+    for wanted, half in zip(*found, strict=True):
+        assert (half.float() - wanted).norm() < 0.02 * wanted.norm()
+
+
 def test_an_empty_micro_batch_adds_nothing() -> None:
     for objective in ({"term": "cross_entropy"}, {"term": "tea"}, {"term": "mixce", "per": "sequence"}):
         assembly = ready(objective)

@@ -124,6 +124,33 @@ def test_label_log_probs_are_those_of_the_dense_form() -> None:
     assert not found.requires_grad
 
 
+def test_label_log_probs_under_autocast_are_those_of_the_sums() -> None:
+    """The joint terms' value comes of the one, its gradient of the other."""
+    hidden, head, bias = inputs(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = label_log_probs(hidden, head, bias, LABELS, 4)
+        _, sums = weighted_sums(hidden, head, bias, values, (1.0, 0.0), 4)
+    assert found.dtype == torch.float32
+    assert -found.sum().item() == pytest.approx(sums[0].item(), rel=1e-6)
+
+
+def test_nothing_goes_backward_through_what_has_no_coefficient() -> None:
+    def with_bomb(logits: Tensor, part: slice) -> list[Tensor]:
+        first, second = values(logits, part)
+        second.register_hook(lambda _: pytest.fail("a backward pass"))
+        return [first, second]
+
+    there, here = inputs(), inputs()
+    weighted_sums(*there, lambda logits, part: values(logits, part)[:1], (0.5,), 4)[0].backward()
+    total, sums = weighted_sums(*here, with_bomb, (0.5, 0.0), 4)
+    total.backward()
+    assert sums[1] > 0
+    for ours, theirs in zip(here, there, strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.equal(ours.grad, theirs.grad)
+
+
 def test_the_chunk_size_follows_the_vocabulary() -> None:
     cpu = torch.device("cpu")
     assert chunk_size_for(49152, cpu) * 49152 * 4 <= 32 << 20

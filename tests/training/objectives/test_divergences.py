@@ -107,7 +107,9 @@ def test_a_sparse_teacher_with_everything_is_a_dense_one(name: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(k=st.integers(1, 36), seed=st.integers(0, 10_000), name=st.sampled_from(DIVERGENCES))
 def test_knowing_less_never_makes_a_divergence_larger(k: int, seed: int, name: str) -> None:
-    teacher, logits = dense_teacher(3, seed=seed), draw(3, 37, seed=seed + 1)
+    # In float64, for a rest is what is left of one.
+    teacher = Dense((draw(3, 37, seed=seed, dtype=torch.float64) * 2).log_softmax(-1))
+    logits = draw(3, 37, seed=seed + 1, dtype=torch.float64)
     dense = term_values(name, predictions(logits, teacher))
     less, more = (term_values(name, predictions(logits, top_k(teacher, size))) for size in (k, k + 1))
     assert (less >= -1e-5).all()
@@ -187,7 +189,7 @@ def test_a_sampled_teacher_gives_the_gradient_of_the_whole_one_on_average() -> N
     assert torch.allclose(found, wanted[0], atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["reverse_kl", "jsd", "tvd"])
+@pytest.mark.parametrize("name", ["reverse_kl", "jsd", "tvd", "uld", "ads"])
 def test_a_sampled_teacher_is_refused_where_it_would_be_biased(name: str) -> None:
     sample = Sparse(torch.tensor([[1, 2]]), torch.tensor([[0.5, 0.5]]).log(), is_sample=True)
     with pytest.raises(ConfigError, match="biased: take forward_kl"):
@@ -210,6 +212,14 @@ def test_uld_by_hand() -> None:
     assert uld(student, teacher, 2).item() == pytest.approx(0.3 + 0.2 + 0.1)
     assert uld(student, teacher, 100).item() == pytest.approx(0.6)
     assert uld(teacher, teacher.flip(-1)).item() == 0.0
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.001, 0.999])
+def test_uld_of_a_sparse_teacher_knows_what_it_lacks(temperature: float) -> None:
+    """A student that is its teacher: zero, and near a temperature of one next to zero."""
+    teacher = Dense(draw(4, 50, seed=3).log_softmax(-1))
+    chunk = predictions(teacher.log_probs, top_k(teacher, 5))
+    assert term_values("uld", chunk, temperature=temperature).tolist() == pytest.approx([0.0] * 4, abs=2e-3)
 
 
 def test_uld_says_nothing_where_the_teacher_has_nothing_to_say() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tapster.runtime.errors import ConfigError
-from tapster.training.objectives.schedules import check_schedule, value_at
+from tapster.training.objectives.schedules import check_schedule, least, value_at
 
 CE_OF_DANTE = [(200, 0.70), (2000, 1.0)]
 
@@ -11,6 +11,12 @@ CE_OF_DANTE = [(200, 0.70), (2000, 1.0)]
 @pytest.mark.parametrize(("step", "value"), [(0, 0.70), (200, 0.70), (1100, 0.85), (2000, 1.0), (9999, 1.0)])
 def test_points_are_joined_by_lines_and_the_ends_stay(step: int, value: float) -> None:
     assert value_at(CE_OF_DANTE, step) == pytest.approx(value, abs=1e-12)
+
+
+def test_the_least_value_is_that_of_a_point() -> None:
+    assert least(CE_OF_DANTE) == 0.70
+    assert least([(0, 1.0), (10, 0.0), (20, 1.0)]) == 0.0
+    assert least(2) == 2.0
 
 
 @pytest.mark.parametrize("step", [0, 137, 1000, 2000])

@@ -92,6 +92,27 @@ def test_the_norm_loss_pulls_to_one() -> None:
     assert float(parameter.detach().norm()) == pytest.approx(1.0, abs=0.01)
 
 
+def test_bfloat16_weights_go_on_exactly() -> None:
+    """Optimizer casts what it loads to the parameter's type; moments stay float32."""
+
+    def step(optimizer: Adalite, parameter: torch.nn.Parameter, seed: int) -> None:
+        parameter.grad = torch.randn(8, 5, generator=torch.Generator().manual_seed(seed)).bfloat16()
+        optimizer.step()
+
+    parameter = torch.nn.Parameter(torch.randn(8, 5, generator=torch.Generator().manual_seed(9)).bfloat16())
+    optimizer = Adalite([parameter], lr=1e-3)
+    step(optimizer, parameter, 0)
+    copy = torch.nn.Parameter(parameter.detach().clone())
+    other = Adalite([copy], lr=1e-3)
+    other.load_state_dict(optimizer.state_dict())
+    for seed in (1, 2):
+        assert torch.equal(other.state[copy]["rows"], optimizer.state[parameter]["rows"])
+        assert other.state[copy]["rows"].dtype == torch.float32
+        step(optimizer, parameter, seed)
+        step(other, copy, seed)
+    assert torch.equal(parameter, copy)
+
+
 def test_state_is_one_number_a_row_and_survives_a_checkpoint() -> None:
     matrix, vector = torch.nn.Parameter(torch.randn(8, 5)), torch.nn.Parameter(torch.randn(6))
     optimizer = Adalite([matrix, vector], lr=1e-3)

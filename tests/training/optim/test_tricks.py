@@ -119,10 +119,11 @@ def test_lost_share_is_what_bfloat16_does(value: float, lr: float) -> None:
     assert lost_share(weights_of(float(weights[0])), lr, "bfloat16") == float(is_lost)
 
 
-def test_masters_follow_the_learning_rate() -> None:
+@pytest.mark.parametrize("lr", [2e-5, 1e-2])
+def test_masters_are_float32_unless_asked_otherwise(lr: float) -> None:
+    """Whatever the rate: it decays, and moments are kept in the same type."""
     student = Student(model="x", dtype="bfloat16", compute="bfloat16")
-    assert masters_dtype(weights_of(0.02), student, lr=2e-5) == ("float32", None)
-    assert masters_dtype(weights_of(0.02), student, lr=1e-2) == ("bfloat16", None)
+    assert masters_dtype(weights_of(0.02), student, lr) == ("float32", None)
 
 
 def test_masters_that_lose_updates_are_warned_of() -> None:
@@ -132,6 +133,28 @@ def test_masters_that_lose_updates_are_warned_of() -> None:
     assert warning is not None
     assert warning.startswith("100% of the weights are so large that a step of 2e-05 is rounded away in bfloat16")
     assert masters_dtype(weights_of(0.02), student, lr=1e-2) == ("bfloat16", None)
+
+
+def test_a_few_weights_that_cannot_move_are_warned_of() -> None:
+    student = Student(model="x", dtype="bfloat16", compute="bfloat16", masters="as-saved")
+    model = nn.Sequential(weights_of(0.001), nn.LayerNorm(8, bias=False))  # 4,096 weights, and 8 that are one
+    dtype, warning = masters_dtype(model, student, lr=1e-3)
+    assert dtype == "bfloat16"
+    assert warning is not None
+    assert warning.startswith("0.195% of the weights are so large that a step of 0.001 is rounded away")
+
+
+def test_second_moments_in_bfloat16_never_shrink() -> None:
+    held = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        parameter = nn.Parameter(torch.ones(8, dtype=dtype))
+        optimizer = torch.optim.AdamW([parameter], lr=1e-3)
+        for step in range(100):
+            parameter.grad = torch.full_like(parameter, float(step == 0))
+            optimizer.step()
+        held[dtype] = float(optimizer.state[parameter]["exp_avg_sq"][0])
+    assert held[torch.float32] == pytest.approx(1e-3 * 0.999**99, rel=1e-3)
+    assert held[torch.bfloat16] == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_frozen_weights_stay_small_where_autocast_mixes() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tapster.runtime.errors import ConfigError
 from tapster.training.recipe.read import read_recipe
+from tapster.training.student.ends import wanted_source
 
 MINIMAL = """
 name = "plain"
@@ -84,6 +85,21 @@ def test_the_small_form_changes_values_by_name(recipe_file: Path) -> None:
         ("stages.sft.learning_rate", "{warmup_steps = 1, warmup_ratio = 0.1}", "give either warmup_steps or warmup_r"),
         ("stages.sft.batch_size", "30", "batch_size: is 30: make it a multiple of micro_batch_size, 4"),
         ("stages.sft.frozen", "['[']", "stages.sft.frozen: '[' is no regular expression"),
+        (
+            "stages.sft.data.train",
+            "['sample:chta']",
+            "stages.sft.data.train: no sample data 'chta': did you mean sample:chat",
+        ),
+        ("stages.sft.data.eval", "['hub:a:b:c:d']", "stages.sft.data.eval: hub:a:b:c:d has too many parts"),
+        (
+            "stages.sft.objective.cross_entropy.weight",
+            "-0.5",
+            "cross_entropy.weight: is -0.5, with which the loss falls",
+        ),
+        ("stages.sft.objective.cross_entropy.weight", "[[0, 1], [9, -1]]", "weight: is -1, with which the loss falls"),
+        ("stages.sft.objective.cross_entropy.weight", "0", "stages.sft.objective: has no term with a weight"),
+        ("stages.sft.objective", "[{term = 'entropy'}]", "stages.sft.objective: has no term with a weight"),
+        ("stages.sft.optimizer.betas", "[0.9]", "stages.sft.optimizer.betas: is [0.9]: it has too few values"),
         ("stages.sft.data.train", "[]", "stages.sft.data.train: is empty"),
         ("stages.sft.data.curriculum.order", "strict", "stages.sft.data.curriculum.by: is missing"),
         ("stages.sft.data.curriculum.by", "length", "has no effect with order = 'shuffle'"),
@@ -100,6 +116,7 @@ def test_the_small_form_changes_values_by_name(recipe_file: Path) -> None:
         ("teacher.kind", "online", "teacher.model: is missing"),
         ("teacher", "{kind = 'online', model = 'demo', endpoint = 'http://a'}", "an online teacher is in memory"),
         ("teacher", "{kind = 'text-cache', endpoint = 'a:80'}", "teacher.endpoint: is 'a:80': give a base URL"),
+        ("teacher", "{kind = 'text-cache', endpoint = 'http://me:pw@a/v1'}", "teacher.endpoint: names a user, which"),
         ("teacher", "{kind = 'text-cache'}", "a text-cache needs an endpoint, a model to serve, or a folder"),
         ("teacher", "{kind = 'online', model = 'demo', sampled = true}", "teacher.sampled: is for a logit-cache"),
         ("name", "", "name: is missing"),
@@ -148,6 +165,39 @@ def test_terms_of_one_kind_are_numbered(recipe_file: Path) -> None:
     assert [one.weight for one in objectives] == [1.0, 0.25]
 
 
+def test_a_term_is_taken_away(recipe_file: Path) -> None:
+    two = ("stages.sft.objective", "[{term = 'cross_entropy'}, {term = 'tea'}]")
+    away = ("stages.sft.objective.cross_entropy", "")
+    [left] = read_recipe(str(recipe_file), overrides=[two, away]).stages[0].objective
+    assert left.term == "tea"
+    assert "should have at least 1 item" in refusal(recipe_file, away)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("stages.sft.objective.cross_entropy", "0", "cross_entropy: is 0, and this objective is a table: set one"),
+        ("stages.sft", "5", "stages.sft: is 5, and this stage is a table: set one of its keys, or nothing at all"),
+        ("small.title", "x", "small.title: set the key itself, without 'small': it holds in the form that runs"),
+        ("small", "", "small: set the key itself"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(recipe_file: Path, key: str, value: str, said: str) -> None:
+    assert said in refusal(recipe_file, (key, value))
+
+
+def test_a_template_may_be_a_file(recipe_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "my.jinja"
+    given = ("student.chat_template", f"'{path}'")
+    assert f"student.chat_template: cannot read {path}: No such file" in refusal(recipe_file, given)
+    path.write_bytes(b"\xff")
+    assert f"student.chat_template: {path} is no UTF-8 text" in refusal(recipe_file, given)
+    path.write_text("{{ messages }}")
+    student = read_recipe(str(recipe_file), overrides=[given]).student
+    assert student.chat_template is not None
+    assert wanted_source(student.chat_template) == "{{ messages }}"
+
+
 def test_other_data_comes_without_what_the_recipe_says_of_its_own(recipe_file: Path) -> None:
     own = [("stages.sft.data.format", "tinycot"), ("stages.sft.data.eval", "['hub:a/b']")]
     recipe_file.write_text(
@@ -172,6 +222,24 @@ def test_faults_of_the_small_form_show_without_it(recipe_file: Path) -> None:
     assert "small form: stages.sft.step: unknown key; did you mean steps?" in refusal(recipe_file)
     recipe_file.write_text(MINIMAL.replace("[small.stages.sft]\nsteps = 5", "[small.stages.stf]\nsteps = 5"))
     assert "small.stages.stf: there is no such stage; did you mean sft?" in refusal(recipe_file)
+
+
+def test_a_recipe_without_a_small_form_is_not_blamed_for_one(recipe_file: Path) -> None:
+    recipe_file.write_text(MINIMAL[: MINIMAL.index("[small")].replace('name = "plain"\n', ""))
+    assert refusal(recipe_file) == f"{recipe_file}: name: is missing"
+    recipe_file.write_text(MINIMAL.replace('name = "plain"\n', ""))
+    assert refusal(recipe_file) == f"{recipe_file}: name: is missing"
+    recipe_file.write_text("small = 3\n" + MINIMAL[: MINIMAL.index("[small")])
+    assert "small: is 3, and the small form is a table" in refusal(recipe_file)
+
+
+def test_entropy_is_looked_at_and_trained_on_only_where_it_has_a_weight(recipe_file: Path) -> None:
+    def weights(entropy: str) -> list[object]:
+        objective = ("stages.sft.objective", f"[{{term = 'cross_entropy'}}, {entropy}]")
+        return [one.weight for one in read_recipe(str(recipe_file), overrides=[objective]).stages[0].objective]
+
+    assert weights("{term = 'entropy'}") == [1.0, 0.0]
+    assert weights("{term = 'entropy', weight = -0.1}") == [1.0, -0.1]
 
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:

@@ -47,6 +47,13 @@ def test_the_small_form_needs_no_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
+def test_the_small_form_says_what_it_is(name: str) -> None:
+    full, small = read_recipe(name), read_recipe(name, small=True)
+    assert small.title != full.title
+    assert small.description != full.description
+
+
+@pytest.mark.parametrize("name", recipe_names())
 def test_the_full_form_reads_the_hub(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe.name == name

@@ -12,6 +12,7 @@ import pytest
 from tapster.runtime.errors import ConfigError
 from tapster.server.cli import main
 from tapster.server.commands.checkpoints import checkpoint_folder
+from tapster.server.commands.recipe_options import EXAMPLES
 from tapster.training.loop.state import make_out
 from tapster.training.recipe.read import read_recipe
 
@@ -68,6 +69,12 @@ def test_a_teacher_s_address_is_set(capsys: pytest.CaptureFixture[str]) -> None:
         (("dante", "--price", "much"), "--price 'much' is not IN,OUT"),
         (("kai", "--price", "1,2"), "the teacher of kai is in memory"),
         (("kai", "--small", "--data", "none.jsonl"), "there is no file or folder none.jsonl"),
+        (("kai", "--small", "--data", "none.jsonl", "--dry-run"), "there is no file or folder none.jsonl"),
+        (("kodalite", "--small", "--set", "student.scratch.hiden_size=5", "--dry-run"), "did you mean hidden_size"),
+        (("kodalite", "--small", "--set", "student.tokenizer=nosuch", "--dry-run"), "nosuch"),
+        (("kodalite", "--small", "--set", "stages.chat.lora.targets=['nope']", "--dry-run"), "nothing to be trained"),
+        (("kai", "--small", "--data", "sample:chta", "--show"), "did you mean sample:chat?"),
+        (("kai", "--small", "--out", "/proc/run"), "cannot make the folder /proc/run"),
         (("kai", "--small", "--out", __file__), "is a file; --out is a folder"),
         ((str(Path(__file__).parent),), "the folder has no recipe.toml"),
     ],
@@ -92,6 +99,14 @@ def test_a_dry_run_estimates_and_writes_nothing(
     assert found["stages"][0]["tokens"] == stage.steps * stage.batch_size * stage.sequence_length
     assert found["flop_s"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("form", [(), ("--small",)])
+def test_the_changes_that_the_help_shows_are_possible(
+    capsys: pytest.CaptureFixture[str], example: str, form: tuple[str, ...]
+) -> None:
+    assert tomllib.loads(answer(capsys, "dante", *form, "--set", example, "--show"))["name"] == "dante"
 
 
 def test_a_recipe_is_read_without_torch() -> None:

@@ -69,7 +69,7 @@ def test_a_card_says_what_went_in_and_what_came_out(metrics: Path, tmp_path: Pat
         recipe,
         metrics=metrics,
         sources=SOURCES,
-        teacher={"model": "demo", "engine": "tapster", "seed": None},
+        teacher={"model": "demo", "engine": "tapster", "seed": None, "sha256": "0f" * 16},
         student=student,
         picture=tmp_path / "loss.png",
     )
@@ -77,20 +77,53 @@ def test_a_card_says_what_went_in_and_what_came_out(metrics: Path, tmp_path: Pat
     values = front_matter(text)
     assert values["license"] == "apache-2.0"
     assert values["datasets"] == ["org/data"]
-    assert "base_model" not in values
+    assert values["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert "Trained by tapster from `HuggingFaceTB/SmolLM2-135M-Instruct` (dequantized from Q4_1): `distil`" in text
     assert "distillation" in values["tags"]
-    assert "| distil | loss | 2.5 (step 0) | 0.5 (step 20) |" in text
+    assert "| distil | loss |" not in text, "its weights follow a schedule"
     assert "| distil | tea | 0 (step 0) | 0.125 (step 20) |" in text
     assert "| distil | cwce | 2.25 (step 0) | 0.25 (step 20) |" in text
     assert f"`mine.jsonl`: SHA-256 `{'ab' * 32}`" in text
     assert text.count("revision `c0ffee`") == 1
     assert "* `hub:org/data:main:train`: mit" in text
-    assert "* model: `demo`" in text
+    assert "* model: `HuggingFaceTB/SmolLM2-135M-Instruct`" in text
+    assert f"* fingerprint of its files: `{'0f' * 16}`" in text
     assert "seed" not in text.split("## Teacher")[1].split("##")[0]
     assert "![The loss of each stage](loss.png)" in text
     assert (model / "loss.png").is_file()
     assert tomllib.loads(text.split("```toml\n")[1].split("```")[0]) == tomllib.loads(to_toml(recipe))
     assert "torch " in text.split("Made with")[1]
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.5], [[[0, 0.5], [9, 0.5]], 1.0]])
+def test_the_loss_is_told_where_it_means_the_same_at_both_ends(
+    metrics: Path, tmp_path: Path, weights: list[object]
+) -> None:
+    terms = [f"{{term = '{term}', weight = {weight}}}" for term, weight in zip(("cwce", "tea"), weights, strict=True)]
+    recipe = read_recipe("dante", overrides=[("stages.distil.objective", f"[{', '.join(terms)}]")])
+    text = write_card(tmp_path, recipe, metrics=metrics).read_text(encoding="utf-8")
+    assert "| distil | loss | 2.5 (step 0) | 0.5 (step 20) |" in text
+
+
+def test_a_card_does_not_say_where_the_teacher_was_asked(tmp_path: Path) -> None:
+    recipe = read_recipe("dante", overrides=[("teacher.endpoint", "http://gpu7.example.net/v1")])
+    text = write_card(tmp_path, recipe, metrics=tmp_path / "none").read_text(encoding="utf-8")
+    assert "gpu7" not in text
+    assert "give one with `--teacher URL`" in text
+
+
+def test_a_card_says_how_the_model_is_used(tmp_path: Path) -> None:
+    recipe = read_recipe("kodalite", small=True)
+    text = write_card(tmp_path, recipe, metrics=tmp_path / "none").read_text(encoding="utf-8")
+    assert 'tokenizer("The capital of Sweden is", return_tensors="pt")' in text
+    assert "generate(**inputs, max_new_tokens=256)" in text
+    (tmp_path / "chat_template.jinja").touch()
+    (tmp_path / "generation_config.json").write_text('{"stop_strings": ["<|end|>"]}')
+    text = write_card(tmp_path, recipe, metrics=tmp_path / "none").read_text(encoding="utf-8")
+    assert "tokenizer.apply_chat_template(messages" in text
+    assert "generate(**inputs, max_new_tokens=256, tokenizer=tokenizer)" in text
+    assert "ends in the text `<|end|>`" in text
+    assert "$ tapster serve FOLDER" in text
 
 
 def test_a_card_without_anything_to_say(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_tokenizer import small_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tapster.runtime.errors import ConfigError, ModelError
 from tapster.training.recipe.read import read_recipe
-from tapster.training.recipe.schema import Kda, Lora, Recipe, Stage
+from tapster.training.recipe.schema import Kda, Lora, Objective, Recipe, Stage
 from tapster.training.report.estimate import EFFICIENCY, estimate, memory_bytes, steps_of
 from tapster.training.report.rate import matmul_flop_s
 from tapster.training.report.sizes import kda_shapes, model_sizes, student_sizes
@@ -57,7 +58,16 @@ def test_parameters_are_counted(folder: Path) -> None:
 
 
 def test_kodalite_has_the_parameters_of_its_card() -> None:
-    assert student_sizes(read_recipe("kodalite").student, never).parameters == pytest.approx(1.27e9, rel=0.002)
+    gpt2 = ("student.tokenizer", "train:50257")
+    recipe = read_recipe("kodalite", overrides=[gpt2])
+    assert student_sizes(recipe.student, never).parameters == pytest.approx(1.27e9, rel=0.002)
+
+
+def test_another_model_s_tokenizer_has_its_own_size(tmp_path: Path) -> None:
+    small_tokenizer().save_pretrained(tmp_path)
+    recipe = read_recipe("kodalite", small=True, overrides=[("student.tokenizer", "org/name")])
+    sizes = student_sizes(recipe.student, lambda _: tmp_path)
+    assert sizes.vocabulary == len(small_tokenizer())
 
 
 def test_a_published_kda_model_has_this_many_parameters_in_attention() -> None:
@@ -107,7 +117,10 @@ def test_operations_are_six_a_parameter_and_two_of_the_teacher(folder: Path, rec
     assert stage.hours == pytest.approx(stage.flop / (1e6 * EFFICIENCY) / 3600)
     assert "at most 320 tokens" in found.lines()[1]
     twice = recipe.model_copy(update={"stages": [recipe.stages[0].model_copy(update={"baseline": "sft"})]})
-    assert estimate(twice, resolve_model=lambda _: folder, flop_s=1e6).stages[0].flop == 2 * stage.flop
+    both = estimate(twice, resolve_model=lambda _: folder, flop_s=1e6)
+    assert both.stages[0].flop == 2 * stage.flop
+    assert "with plain fine-tuning beside it" in both.lines()[1]
+    assert "plain" not in found.lines()[1]
     assert found.to_json()["stages"][0]["tokens"] == 320
 
 
@@ -118,9 +131,44 @@ def test_what_is_known_of_the_data_makes_it_exact(folder: Path, recipe: Recipe) 
     assert unknown.stages[0].tokens is None
     assert unknown.hours is None
     assert "as long as its data" in unknown.lines()[1]
-    rows, length = {"sharpen": 10}, {"sharpen": 5.5}
-    known = estimate(open_ended, resolve_model=lambda _: folder, flop_s=1e6, rows=rows, tokens_per_row=length)
-    assert (known.stages[0].steps, known.stages[0].tokens) == (9, round(9 * 4 * 5.5))
+    known = estimate(open_ended, resolve_model=lambda _: folder, flop_s=1e6, rows={"sharpen": 10})
+    assert (known.stages[0].steps, known.stages[0].tokens) == (9, 9 * 4 * 8)
+
+
+def test_a_teacher_that_is_asked_is_not_counted_and_that_is_said(folder: Path) -> None:
+    found = estimate(read_recipe("dante", small=True), resolve_model=lambda _: folder, flop_s=1e6)
+    assert "without the teacher's answering" in found.lines()[0]
+
+
+def test_a_teacher_that_reads_stretches_of_text_costs_its_pass(folder: Path, recipe: Recipe) -> None:
+    flop = {}
+    for term in ("forward_kl", "alm"):
+        stage = recipe.stages[0].model_copy(update={"objective": [Objective(term=term)]})
+        cost = estimate(recipe.model_copy(update={"stages": [stage]}), resolve_model=lambda _: folder, flop_s=1e6)
+        flop[term] = cost.stages[0].flop
+    assert flop["alm"] == flop["forward_kl"]
+
+
+@pytest.mark.parametrize("change", [{"trained": ["nothing"]}, {"frozen": ["."]}, {"lora": Lora(targets=["nope"])}])
+def test_nothing_to_train(folder: Path, recipe: Recipe, change: dict[str, object]) -> None:
+    nothing = recipe.model_copy(update={"stages": [recipe.stages[0].model_copy(update=change)]})
+    with pytest.raises(ConfigError, match=r"stages.sharpen: .* nothing to be trained"):
+        estimate(nothing, resolve_model=lambda _: folder, flop_s=1e6)
+
+
+def test_a_tied_weight_answers_to_each_of_its_names(tmp_path: Path, recipe: Recipe) -> None:
+    tied = LlamaConfig(**{**CONFIG.to_dict(), "tie_word_embeddings": True})
+    tied.save_pretrained(tmp_path)
+    sizes = model_sizes("x", lambda _: tmp_path)
+    head = recipe.stages[0].model_copy(update={"trained": ["lm_head"]})
+    assert sizes.trained(head) == D * VOCABULARY
+
+
+def test_layers_that_the_model_does_not_have(folder: Path) -> None:
+    for layers in ("[99]", "[-1]"):
+        recipe = read_recipe("afm-kda", small=True, overrides=[("student.kda.layers", layers)])
+        with pytest.raises(ConfigError, match=r"student\.kda\.layers"):
+            student_sizes(recipe.student, lambda _: folder)
 
 
 @pytest.mark.parametrize(("epochs", "rows", "steps"), [(1.0, 8, 2), (1.0, 9, 3), (2.5, 8, 5), (0.1, 4, 1)])
@@ -145,10 +193,30 @@ def test_this_machine_multiplies_at_some_speed() -> None:
     assert 1e8 < matmul_flop_s("float32") < 1e16
 
 
-def test_a_config_that_transformers_does_not_take(tmp_path: Path) -> None:
-    recipe = read_recipe("kodalite", overrides=[("student.scratch.model_type", "lama")])
-    with pytest.raises(ConfigError, match="transformers takes no such config"):
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "model_type",
+            "lama",
+            "student.scratch.model_type 'lama' is no model type of transformers: did you mean llama",
+        ),
+        ("hidden_size", "250", "student.scratch: "),
+        ("hidden_size", "abc", "student.scratch: "),
+        ("hiden_size", "5", "student.scratch.hiden_size is no setting of llama: did you mean hidden_size"),
+        ("num_hidden_layers", "0", "student.scratch.num_hidden_layers is 0: give at least 1"),
+        ("num_attention_heads", "0", "student.scratch"),
+    ],
+)
+def test_a_config_that_transformers_does_not_take(key: str, value: str, said: str) -> None:
+    recipe = read_recipe("kodalite", small=True, overrides=[(f"student.scratch.{key}", value)])
+    with pytest.raises(ConfigError) as raised:
         student_sizes(recipe.student, never)
+    assert str(raised.value).startswith(said)
+    assert len(str(raised.value)) < 300
+
+
+def test_a_model_whose_config_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot tell the size of x"):
         model_sizes("x", lambda _: tmp_path)
 

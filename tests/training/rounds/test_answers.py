@@ -21,6 +21,7 @@ def worked(answer: str, rationale: str = "because") -> Worked:
         ("Two and two.\n### Answer:\n4\n", "", ("Two and two.", "4")),
         ("### Rationale:\nTwo and two.\n### Answer:\n4", "", ("Two and two.", "4")),
         ("She has 48/2 = 24.\n#### 72", "", ("She has 48/2 = 24.", "72")),
+        ("Two and two.\n### Answer:\n- 4", "", ("Two and two.", "- 4")),
         ("So the answer is 7. But no: the answer is 8.", "", ("So the answer is 7. But no: the", "8.")),
         ("4", "Two and two.", ("Two and two.", "4")),
         ("Two and two\nmake\n4", "", ("Two and two\nmake", "4")),
@@ -48,6 +49,14 @@ def test_rationale_and_answer(content: str, reasoning: str, expected: tuple[str,
         ("25%", Fraction(25)),
         ("3 + 4 = 7 apples", Fraction(7)),
         ("72 apples in 3 boxes", Fraction(72)),
+        ("- 12", Fraction(12)),
+        ("Both hold:\n- 12 apples\n- 5 pears", Fraction(12)),
+        ("x = - 12", Fraction(-12)),
+        ("-$5", Fraction(-5)),
+        ("1 1/2", Fraction(3, 2)),
+        ("- 2 3 / 4 cups", Fraction(11, 4)),
+        ("-1 1/2", Fraction(-3, 2)),
+        ("3 of 1/2", Fraction(3)),
         ("1/0", None),
         ("none", None),
         ("", None),
@@ -100,7 +109,7 @@ def test_questions_that_can_be_checked() -> None:
     def ask(question: str, **answer: str) -> list[dict[str, str]]:
         return [{"role": "user", "content": question}, {"role": "assistant", **answer}]
 
-    found = questions_of(
+    found, left_out = questions_of(
         [
             ask("a", content="12", reasoning_content="Six and six."),
             ask("b", content="Six and seven.\n#### 13"),
@@ -117,4 +126,32 @@ def test_questions_that_can_be_checked() -> None:
         ("b", "13", False),
         ("d", "14", False),
     ]
+    assert left_out == 1
     assert fingerprint(found) == fingerprint(list(found)) != fingerprint(found[:2])
+
+
+@pytest.mark.parametrize(
+    ("gold", "checker"),
+    [
+        ("72", "number"),
+        ("$1,234.50", "number"),
+        ("18 apples", "number"),
+        ("-3", "number"),
+        ("B", "letter"),
+        ("(c) the moon", "letter"),
+        ("D. both of them", "letter"),
+        ("yes", "exact"),
+        ("The moon.", "exact"),
+        ("2 of the 3 are left over", None),
+        ("It is a metaphor, for nobody is a lion.", None),
+        ("", None),
+    ],
+)
+def test_the_right_answer_says_how_it_is_checked(gold: str, checker: str | None) -> None:
+    conversation = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": gold, "reasoning_content": "because"},
+    ]
+    found, left_out = questions_of([conversation], "auto", None)
+    assert [question.checker for question in found] == ([checker] if checker else [])
+    assert left_out == (checker is None)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from full_disk import full_disk
 from small_tokenizer import small_tokenizer
 
 from tapster.runtime.chat.builtin import builtin_source
@@ -179,17 +180,18 @@ def test_generate_stops_at_plain_text(tmp_path: Path, tiny: Any) -> None:
     assert opened.decode(found[0, size:]) == "Yes.\n<|end|>"
 
 
-def test_a_full_disk_leaves_the_old_folder(tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = save_student(tiny, small_tokenizer(), tmp_path / "m", dtype="float32")
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(type(tiny), "save_pretrained", full)
-    with pytest.raises(TrainingError, match=r"cannot save the model to .*: No space left on device"):
-        save_student(tiny, small_tokenizer(), folder, dtype="float32")
+@pytest.mark.parametrize("largest", [0, 2_000, 200_000])
+def test_a_full_disk_leaves_the_old_folder(tmp_path: Path, tiny: Any, largest: int) -> None:
+    """Whoever finds out: Python writing the config, safetensors, or, with a tokenizer larger than the weights, it."""
+    tokenizer = small_tokenizer()
+    if largest == 200_000:
+        tokenizer.add_tokens([f"<{number:030}>" for number in range(2_000)])
+    folder = save_student(tiny, tokenizer, tmp_path / "m", dtype="float32")
+    before = {path.name: path.stat().st_size for path in folder.iterdir()}
+    with full_disk(largest), pytest.raises(TrainingError, match=r"cannot save the model to .*too large.*; make room"):
+        save_student(tiny, tokenizer, folder, dtype="float32")
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
-    assert (folder / "model.safetensors").is_file()
+    assert {path.name: path.stat().st_size for path in folder.iterdir()} == before
 
 
 def test_lora_begins_as_nothing_and_is_merged_exactly() -> None:
@@ -197,7 +199,7 @@ def test_lora_begins_as_nothing_and_is_merged_exactly() -> None:
     ids = torch.arange(12)[None]
     with torch.no_grad():
         before = model(ids).logits
-        adapted = with_lora(model, Lora(rank=4, alpha=8.0)).eval()
+        adapted = with_lora(model, Lora(rank=4, alpha=8.0), seed=0).eval()
         assert torch.equal(adapted(ids).logits, before)
         names = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
         assert names
@@ -211,4 +213,19 @@ def test_lora_begins_as_nothing_and_is_merged_exactly() -> None:
         assert not torch.allclose(after, before, atol=1e-2)
     assert not any("lora" in name for name in whole.state_dict())
     with pytest.raises(ConfigError, match=r"lora.targets \['qq'\] name no linear layer; the model has .*q_proj"):
-        with_lora(whole, Lora(targets=["qq"]))
+        with_lora(whole, Lora(targets=["qq"]), seed=0)
+
+
+def test_lora_begins_the_same_whatever_was_drawn_before() -> None:
+    """A run that goes on between two stages has drawn nothing yet."""
+
+    def drawn(before: int, seed: int) -> torch.Tensor:
+        model = scratch_model(TINY, small_tokenizer(), seed=2)
+        torch.manual_seed(before)
+        state = torch.random.get_rng_state()
+        adapted = with_lora(model, Lora(rank=4), seed=seed)
+        assert torch.equal(torch.random.get_rng_state(), state), "nor does it take from what others draw"
+        return torch.cat([weight.flatten() for name, weight in adapted.named_parameters() if "lora_A" in name])
+
+    assert torch.equal(drawn(1, seed=5), drawn(2, seed=5))
+    assert not torch.equal(drawn(1, seed=5), drawn(1, seed=6))

@@ -164,6 +164,24 @@ def test_damage(tmp_path: Path, model: Path) -> None:
         targets_of(again, rows)
 
 
+def test_a_file_whose_parts_disagree_is_damaged_and_nothing_of_it_is_used(tmp_path: Path, model: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    rows, said = token_rows(6), list[str]()
+    cache(model, tmp_path).prepare(rows)
+    [path] = tmp_path.glob("logits-*")
+    tensors = load_file(path)
+    for name in ("keys", "figures"):
+        save_file(tensors | {name: tensors[name][:-1]}, path)
+        with pytest.raises(TrainingError, match=r"logits-00000.safetensors is damaged \(it has \d keys, 7 starts"):
+            cache(None, tmp_path).prepare(rows)
+    again = cache(model, tmp_path, said)
+    again.prepare(rows)
+    assert "a damaged file is set aside" in said[0]
+    assert again.statistics["predictions"] == len(tensors["records"])
+    targets_of(again, rows)
+
+
 CHILD = """
 import sys, time
 from pathlib import Path

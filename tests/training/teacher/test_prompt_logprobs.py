@@ -1,5 +1,8 @@
 """A logit cache from a server that scores prompts as vLLM does: what the same model in memory gives, and its faults."""
 
+import itertools
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ from tapster.runtime.errors import ConfigError, TrainingError
 from tapster.training.loop.collate import Collator
 from tapster.training.objectives.select import predictions_of
 from tapster.training.recipe.schema import Teacher
+from tapster.training.teacher.capture import token_row
 from tapster.training.teacher.endpoint import Patience
 from tapster.training.teacher.open import open_teacher
+from tapster.training.teacher.prompt_logprobs import EndpointSource, TokenNames
 
 QUICK = Patience(attempts=3, first_s=0.01, most_s=0.02, busy_s=1.0)
 
@@ -100,6 +105,45 @@ def test_a_server_that_stays_broken_is_one_line_and_what_came_before_is_kept(tmp
         assert len(server.asked) == 60 - 41
     with teacher_server(lambda *_: 401, scores=scores) as server, pytest.raises(TrainingError, match="OPENAI_API_KEY"):
         cache(tmp_path / "other", server.url).prepare(rows)
+
+
+def test_an_interruption_loses_nothing_that_was_answered(tmp_path: Path) -> None:
+    """Three at a time: five of ten are answered, and Ctrl-C comes while the next three are not."""
+    rows, over, asked, main = token_rows(10), threading.Event(), itertools.count(1), threading.main_thread().ident
+    assert main is not None
+
+    def some(body: dict[str, Any]) -> list[dict[str, Any] | None]:
+        number = next(asked)
+        if number == 8:
+            signal.pthread_kill(main, signal.SIGINT)
+        if number > 5:
+            over.wait(20)
+        return scores(body)
+
+    with teacher_server(scores=some) as server:
+        with pytest.raises(KeyboardInterrupt):
+            cache(tmp_path, server.url).prepare(rows)
+        over.set()
+    with teacher_server(scores=scores) as server:
+        cache(tmp_path, server.url).prepare(rows)
+        assert len(server.asked) == 5
+
+
+def test_each_answer_is_handed_on_at_once(tmp_path: Path) -> None:
+    """None waits for another, so that a kill loses what is under way, and no more."""
+    rows, first = token_rows(10), threading.Event()
+
+    def slow(body: dict[str, Any]) -> list[dict[str, Any] | None]:
+        assert body["prompt"] == rows[0]["input_ids"] or first.wait(5)
+        return scores(body)
+
+    with teacher_server(scores=slow) as server:
+        source = EndpointSource(server.url, None, 16, TokenNames(small_tokenizer()), concurrency=3, patience=QUICK)
+        source.about()
+        captured = source.capture([row for row in map(token_row, rows) if row is not None])
+        assert next(captured).row.input_ids.tolist() == rows[0]["input_ids"]
+        first.set()
+        assert len(list(captured)) == 9
 
 
 def test_what_an_endpoint_cannot_do_is_refused(tmp_path: Path) -> None:

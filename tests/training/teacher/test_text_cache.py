@@ -71,6 +71,24 @@ def test_answers_are_kept_with_what_is_known_of_them(tmp_path: Path) -> None:
     assert len(teacher.all_rows()) == 3
 
 
+def test_documents_among_questions_stay_as_they_are(tmp_path: Path) -> None:
+    said: list[str] = []
+    document = {"messages": None, "text": "Running text.", "index": 7}
+    talks = [{"messages": asked(number), "text": None, "index": number} for number in (1, 9)]
+    with teacher_server() as server:
+        teacher = cache(server.url, tmp_path, said)
+        teacher.prepare([asked(1)])
+        assert "output_entropy" in teacher.rows(Dataset.from_list(talks)).column_names
+        rows: Any = teacher.rows(Dataset.from_list([talks[1], document, talks[0]]))
+        with pytest.raises(TrainingError, match="no answer to any of the 1 conversations"):
+            teacher.rows(Dataset.from_list([talks[1], document]))
+    assert list(rows["index"]) == [7, 1]
+    assert rows[0]["text"] == "Running text."
+    assert rows[1]["messages"][-1]["content"] == "QUESTION 1"
+    assert set(rows.column_names) == {"messages", "text", "index"}  # what no document has, nobody has
+    assert said[-1] == "1 of 2 conversations have a whole answer; 1 are left out"
+
+
 def test_it_outlasts_refusals_errors_and_lost_connections(tmp_path: Path) -> None:
     faults: list[Fault] = [429, 500, "drop", None, 503, "half", None, 502, "drop"]
 
@@ -83,6 +101,23 @@ def test_it_outlasts_refusals_errors_and_lost_connections(tmp_path: Path) -> Non
         assert set(server.asked.values()) == {1}
         refused_s, *later_s = [when for when, _ in server.times]
         assert min(later_s[3:]) - refused_s >= RETRY_AFTER_S  # three were under way when the 429 came
+
+
+def test_a_busy_server_wears_nobody_out(tmp_path: Path) -> None:
+    """More refusals than ``attempts``, and one real fault."""
+    faults: list[Fault] = [503, 503, 503, 503, 503, 502]
+    with teacher_server(lambda number, _: faults[number] if number < len(faults) else None) as server:
+        cache(server.url, tmp_path).prepare([asked(1)])
+        assert len(server.times) == 7
+
+
+def test_a_server_that_wants_to_be_left_alone_for_long_is_left(tmp_path: Path) -> None:
+    with (
+        teacher_server(lambda *_: 429, retry_after="86400") as server,
+        pytest.raises(TrainingError, match=r"wants to be left alone for 86400 s: 429 fault 429; 0 answers"),
+    ):
+        cache(server.url, tmp_path).prepare([asked(1)])
+    assert len(server.times) == 1
 
 
 def test_a_server_that_stays_broken_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
@@ -110,6 +145,19 @@ def test_a_sample_that_fails_is_the_same_one_line(tmp_path: Path) -> None:
         ),
     ):
         cache(server.url, tmp_path, consistency=Consistency(samples=3)).prepare([asked(1)])
+
+
+def test_samples_that_were_cut_off_say_nothing(tmp_path: Path) -> None:
+    """Of one answer and four samples the last two reach ``max_tokens``, before they come to an answer."""
+    whole = {"message": {"role": "assistant", "content": "Two and two. #### 4"}}
+    cut = {"message": {"role": "assistant", "content": "Two, that is 1 and 1"}, "finish_reason": "length"}
+    question = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "#### 4"}]
+    with teacher_server(choice=lambda number: whole if number < 3 else cut) as server:
+        cache(server.url, tmp_path, concurrency=1, consistency=Consistency(samples=4)).prepare([question])
+    [record] = records(tmp_path)
+    assert record["samples"] == ["Two and two. #### 4"] * 2
+    assert (record["self_consistency"], record["difficulty_score"]) == (1.0, 0.0)
+    assert record["usage"]["completion_tokens"] == 5 * 2  # paid for all the same
 
 
 def test_answers_that_were_cut_off_are_not_used_and_not_asked_again(tmp_path: Path) -> None:
@@ -271,7 +319,8 @@ def test_addresses_and_waiting_times() -> None:
         base_url("localhost:8000")
     assert retry_after_s("1.5") == 1.5
     assert retry_after_s("Thu, 01 Jan 1970 00:00:00 GMT") == 0
-    assert retry_after_s("soon") is None
+    for nonsense in ("soon", "inf", "nan", "1e999"):
+        assert retry_after_s(nonsense) is None
     waits = [Patience(first_s=1, most_s=8).wait_s(n) for n in (1, 2, 3, 4, 99)]
     assert all(limit / 2 <= wait <= limit for wait, limit in zip(waits, (1, 2, 4, 8, 8), strict=True))
 

@@ -1,0 +1,47 @@
+"""Files that cannot be read or written, as one clear error, whoever met them.
+
+Python raises OSError and shutil an error of its own; torch reports a full disk as a RuntimeError, safetensors and
+tokenizers as children of Exception that nobody else knows. Only their words tell what they are about.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..runtime.errors import TapsterError, TrainingError
+
+_WORDS = (
+    "(os error ",
+    "No space left",
+    "Disk quota",
+    "I/O error",
+    "PytorchStreamWriter",
+    "file write",
+    "unexpected pos",
+)
+
+
+@contextmanager
+def or_no_room(task: str, advice: str) -> Iterator[None]:
+    """Raises TrainingError, ``cannot TASK: what the system said; ADVICE``, where a file is why."""
+    try:
+        yield
+    except Exception as error:
+        reason = _about_a_file(error)
+        if reason is None:
+            raise
+        raise TrainingError(f"cannot {task}: {reason}; {advice}") from error
+
+
+def _about_a_file(error: Exception) -> str | None:
+    """What the system said of a file, in one line; None where ``error`` is about something else."""
+    if isinstance(error, (TapsterError, BrokenPipeError)):  # a broken pipe: nobody reads any more what is said
+        return None
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    said = error.args[0][0][-1] if isinstance(error, shutil.Error) and isinstance(error.args[0], list) else str(error)
+    if isinstance(error, OSError) or any(word in said for word in _WORDS):
+        return " ".join(said.split())
+    return None
