@@ -52,6 +52,7 @@ def test_a_stream_is_the_answer_in_pieces(client: OpenAI) -> None:
             model=MODEL,
             messages=HELLO,
             max_tokens=12,
+            temperature=0,
             stream=True,
             stream_options={"include_usage": True},
             extra_body={"grammar": 'root ::= "Good morning to you."'},
