@@ -42,51 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"one of {', '.join(SCENARIOS)}; may be repeated (default: all)",
     )
     parser.add_argument("--repeat", type=int, default=defaults.repeat, metavar="N", help="runs of each scenario")
-    parser.add_argument(
-        "--ceiling", action="store_true", help="also replay the same loads without a server, as a yardstick"
-    )
-    parser.add_argument(
-        "--ceiling-model", metavar="MODEL", help="the same for a URL: the model that it serves, as a file"
-    )
-    parser.add_argument(
-        "--replay-threads",
-        type=int,
-        metavar="N",
-        help="threads of the raw replay, and of both sides of --engines (default: all physical cores that may be used)",
-    )
-    parser.add_argument(
-        "--contended",
-        action="store_true",
-        help="also compare numbers of threads, with a core free and with it busy",
-    )
-    parser.add_argument(
-        "--conversion", action="store_true", help="measure how fast the model is converted instead of how it is served"
-    )
-    parser.add_argument(
-        "--training",
-        action="store_true",
-        help="measure training instead: steps against TRL's, losses against plain ones, a teacher's cache",
-    )
-    parser.add_argument(
-        "--engines",
-        metavar="NAMES",
-        help=f"measure the engines against the programs they should equal: all, or some of {','.join(ENGINE_BENCHES)}",
-    )
-    parser.add_argument(
-        "--vllm-url",
-        metavar="URL",
-        help="a running vLLM for --engines (default: one is started with the Python in TAPSTER_VLLM_PYTHON)",
-    )
-    parser.add_argument(
-        "--chat", action="store_true", help="send every prompt as a chat, for a server without completions"
-    )
-    parser.add_argument("--model", metavar="ID", help="the model to ask for (default: the first that the server lists)")
-    parser.add_argument(
-        "--api-key",
-        metavar="KEY",
-        help="the server's key (also TAPSTER_API_KEY, which does not show in the process list)",
-    )
-    parser.add_argument("--serve-args", default="", metavar="ARGS", help="more options for the server started here")
     parser.add_argument("--seed", type=int, metavar="N", help="makes the prompts (default: a new one each time)")
     parser.add_argument(
         "--timeout-s",
@@ -96,6 +51,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds that one run may take",
     )
     parser.add_argument("--json", metavar="FILE", help="also write everything as JSON; - is standard output")
+    _add_yardsticks(parser.add_argument_group("beside the server"))
+    _add_other_measurements(parser.add_argument_group("something else instead"))
+    _add_server(parser.add_argument_group("how it is asked"))
+
+
+def _add_yardsticks(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--ceiling", action="store_true", help="also replay the same loads without a server, as a yardstick"
+    )
+    group.add_argument(
+        "--ceiling-model", metavar="MODEL", help="the same for a URL: the model that it serves, as a file"
+    )
+    group.add_argument(
+        "--replay-threads",
+        type=int,
+        metavar="N",
+        help="threads of the raw replay, and of both sides of --engines (default: all physical cores that may be used)",
+    )
+    group.add_argument(
+        "--contended",
+        action="store_true",
+        help="also compare numbers of threads, with a core free and with it busy",
+    )
+
+
+def _add_other_measurements(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--conversion", action="store_true", help="measure how fast the model is converted instead of how it is served"
+    )
+    group.add_argument(
+        "--training",
+        action="store_true",
+        help="measure training instead: steps against TRL's, losses against plain ones, a teacher's cache",
+    )
+    group.add_argument(
+        "--engines",
+        metavar="NAMES",
+        help=f"measure the engines against the programs they should equal: all, or some of {','.join(ENGINE_BENCHES)}",
+    )
+    group.add_argument(
+        "--vllm-url",
+        metavar="URL",
+        help="a running vLLM for --engines (default: one is started with the Python in TAPSTER_VLLM_PYTHON)",
+    )
+
+
+def _add_server(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--chat", action="store_true", help="send every prompt as a chat, for a server without completions"
+    )
+    group.add_argument("--model", metavar="ID", help="the model to ask for (default: the first that the server lists)")
+    group.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="the server's key (also TAPSTER_API_KEY, which does not show in the process list)",
+    )
+    group.add_argument("--serve-args", default="", metavar="ARGS", help="more options for the server started here")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,11 +78,9 @@ def test_a_run_says_what_it_costs_and_nothing_of_its_libraries(
 
 
 @pytest.fixture
-def here() -> Iterator[Callable[[list[str]], int]]:
-    """Runs a command in this process, which keeps its way with signals."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield lambda arguments: main(arguments[arguments.index("train") :])
-    signal.signal(signal.SIGTERM, before)
+def here() -> Callable[[list[str]], int]:
+    """Runs a command in this process."""
+    return lambda arguments: main(arguments[arguments.index("train") :])
 
 
 def test_a_finished_run_is_not_done_again(
