@@ -28,7 +28,7 @@ def test_an_interrupted_conversion_keeps_what_was_finished(
     first = pipeline(to=targets)
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    assert first.job.display.lines[-1] == "convert: stopped; tapster pipeline run goes on"  # type: ignore[attr-defined]
+    assert first.job.display.lines[-1] == "convert: stopped; tapster pipeline run goes on"  # type: ignore[attr-defined]  a listener
     names = {path.name for path in (place / "run/artifacts").iterdir()}
     assert "run-F16.gguf" in names
     assert not [name for name in names if name.startswith((".", "run-Q4_0"))]
@@ -58,7 +58,7 @@ def test_interrupted_training_goes_on(fresh: MakePipeline) -> None:
     again = fresh(only_train, saving)
     assert again.plan()["train"].why == ["the stage second was begun"]
     again.run()
-    assert "first: done before" in again.job.display.lines  # type: ignore[attr-defined]
+    assert "first: done before" in again.job.display.lines  # type: ignore[attr-defined]  a listener
     assert fresh(only_train).plan()["train"].status == "up to date"
 
 

@@ -61,7 +61,7 @@ def test_the_teacher_is_asked_once(server: TeacherServer, fresh: MakePipeline) -
     other.run()
     assert sum(server.asked.values()) == 24
     assert list(Path("run/teacher-1").glob("answers-*.jsonl"))
-    assert "the answers of the teacher of before are kept in run/teacher-1" in other.job.display.lines  # type: ignore[attr-defined]
+    assert "the answers of the teacher of before are kept in run/teacher-1" in other.job.display.lines  # type: ignore[attr-defined]  ours
 
     next(Path("run/teacher").glob("answers-*.jsonl")).unlink()
     status_, [why] = status(fresh(*teacher(server, max_rows=12, max_tokens=9)), "teacher")

@@ -72,7 +72,7 @@ def digest(data: Dataset) -> str:
     found = hashlib.sha256(json.dumps([data.column_names, len(data)]).encode())
     for table in data.with_format("arrow").iter(batch_size=1024):
         for name in data.column_names:
-            column = table[name].combine_chunks()  # type: ignore[index]
+            column = table[name].combine_chunks()  # type: ignore[index]  a column by its name
             found.update(str(column.type).encode())
             if hasattr(column, "value_lengths"):
                 found.update(column.value_lengths().to_numpy().tobytes())

@@ -221,7 +221,7 @@ def _anchored(module: nn.Module, stage: Stage) -> frozenset[str]:
     """Names of embeddings that an anchor holds."""
     if not any(objective.term == "tea" for objective in stage.objective):
         return frozenset()
-    weight = module.model.get_input_embeddings().weight  # type: ignore[union-attr, operator]
+    weight = module.model.get_input_embeddings().weight  # type: ignore[union-attr, operator]  any causal model has it
     return frozenset(name for name, parameter in module.named_parameters() if parameter is weight)
 
 

@@ -27,7 +27,7 @@ def teach_itself(work: OneStage) -> Outcome:
     run.use_data(work.name, examples.fingerprints)
     for note in examples.notes:
         run.say(note)
-    conversations = (row["messages"] for row in examples.train if row["messages"])  # type: ignore[index, call-overload]
+    conversations = (row["messages"] for row in examples.train if row["messages"])  # type: ignore[index, call-overload]  rows are tables
     questions, left_out = questions_of(conversations, stage.rounds.checker, stage.rounds.max_questions)
     run.say(f"{stage.name}: {len(questions)} questions in each round, {stage.rounds.samples} answers to each")
     if left_out:

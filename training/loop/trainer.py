@@ -82,7 +82,7 @@ class DistillTrainer(Trainer):
             self.work.plan, self.work.micro_batch_size, self.args.process_index, self.args.world_size
         )
         return DataLoader(
-            self.work.train,  # type: ignore[arg-type]
+            self.work.train,  # type: ignore[arg-type]  a Dataset of `datasets` reads as one of torch
             batch_sampler=batches,
             collate_fn=self.work.collator,
             pin_memory=self.args.device.type == "cuda",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
@@ -97,7 +98,7 @@ def labels_of(objectives: list[Objective]) -> list[str]:
     return labels
 
 
-def _nearest(wrong: str, known: object) -> str:
-    names = list(known)  # type: ignore[call-overload]
+def _nearest(wrong: str, known: Iterable[str]) -> str:
+    names = list(known)
     near = get_close_matches(wrong, names, 1, 0.5)
     return f": did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"

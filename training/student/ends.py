@@ -61,7 +61,7 @@ def endings(
     ids += [declared] if isinstance(declared, int) else list(declared or [])
     texts = list(stop_strings)
     if end := turn_end(source, tokenizer):
-        added: dict[str, int] = tokenizer.get_added_vocab()  # type: ignore[operator]
+        added: dict[str, int] = tokenizer.get_added_vocab()  # type: ignore[operator]  any tokenizer has it
         token = added.get(end)
         if token is None:
             texts.append(end)

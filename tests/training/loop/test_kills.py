@@ -61,7 +61,7 @@ def test_killed_anywhere_it_goes_on_exactly(data: Path, whole: Path, tmp_path: P
     seed = random.randrange(2**32)
     chosen = random.Random(seed)
     first, second = chosen.randrange(1, 8), chosen.randrange(1, 8)
-    print(f"seed {seed}: killed after step {first} of the first stage and {second} of the second")  # noqa: T201
+    print(f"seed {seed}: killed after step {first} of the first stage and {second} of the second")  # noqa: T201  to repeat it
     out, spelled = tmp_path / "run", tmp_path / "recipe.toml"
     spelled.write_text(to_toml(everything(data)), encoding="utf-8")
     command = [sys.executable, "-m", "tapster.server.cli", "train", str(spelled), "--out", str(out), "--quiet"]

@@ -37,7 +37,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(
 
     def full(module: object, checkpoint: Path, state: object = None) -> None:
         with full_disk(10_000) if checkpoint.name == "checkpoint-6" else nullcontext():
-            real(module, checkpoint, state)  # type: ignore[arg-type]
+            real(module, checkpoint, state)  # type: ignore[arg-type]  handed through
 
     monkeypatch.setattr(trainer, "save_trained", full)
     with pytest.raises(TrainingError, match=r"cannot write .*checkpoint-6: .*File too large.*; make room") as caught:

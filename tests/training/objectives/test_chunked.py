@@ -162,7 +162,7 @@ def test_gradients_become_those_of_the_leaves_without_a_copy() -> None:
     """That of the head is as large as the head, and would exist twice while all activations still do."""
     hidden, head, bias = inputs()
     total, _ = weighted_sums(hidden, head, bias, values, (1.0, 0.0), 4)
-    made: list[Tensor] = [*total.grad_fn.gradients]  # type: ignore[union-attr]
+    made: list[Tensor] = [*total.grad_fn.gradients]  # type: ignore[union-attr]  our own function
     places = [gradient.data_ptr() for gradient in made]
     del made
     (total * 3.0).backward()

@@ -125,7 +125,7 @@ def test_state_is_one_number_a_row_and_survives_a_checkpoint() -> None:
     other = Adalite(copies, lr=1e-3)
     other.load_state_dict(optimizer.state_dict())
     for parameter, copy in zip((matrix, vector), copies, strict=True):
-        copy.grad = parameter.grad.clone()  # type: ignore[union-attr]
+        copy.grad = parameter.grad.clone()  # type: ignore[union-attr]  backward has been
     optimizer.step()
     other.step()
     assert torch.equal(matrix, copies[0])

@@ -64,7 +64,7 @@ def test_answers_are_kept_with_what_is_known_of_them(tmp_path: Path) -> None:
     assert first["teacher"]["model"] == "shouter"
     assert "mean entropy" in said[-1]
     rows = teacher.rows(Dataset.from_list([{"messages": asked(n), "index": n} for n in (3, 1, 9)]))
-    assert [row["index"] for row in rows] == [3, 1]  # type: ignore[index, call-overload]
+    assert [row["index"] for row in rows] == [3, 1]  # type: ignore[index, call-overload]  rows are tables
     assert rows[0]["messages"][-1] == {"role": "assistant", "content": "QUESTION 3"}
     assert rows[0]["output_entropy"] == pytest.approx(entropy)
     assert "2 of 3 conversations have a whole answer; 1 are left out" in said[-1]
