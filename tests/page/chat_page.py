@@ -30,11 +30,13 @@ class ChatPage:
 
     def send(self, text: str) -> None:
         """Type a message and press Enter."""
+        self._mark_status_as_old()
         self.page.fill("#message textarea", text)
         self.page.press("#message textarea", "Enter")
 
     def press(self, label: str) -> None:
         """Press a button of the chat; the last one, of several."""
+        self._mark_status_as_old()
         self.page.locator(f"#chat button[aria-label='{label}']").last.click()
 
     def stop(self) -> None:
@@ -46,6 +48,17 @@ class ChatPage:
         self.page.wait_for_function(
             "number => (document.querySelector('#chat .bot')?.innerText ?? '').length >= number", arg=num_characters
         )
+
+    def wait_for_begin(self) -> None:
+        """Wait until an answer has begun since the last message or button.
+
+        Its status line tells that and stays, while the stop button of a short answer may come and go unseen.
+        """
+        try:
+            self.page.wait_for_selector("#status .tapster-status:not([data-is-old])")
+        except Exception as error:
+            shown = f"status {self.status()!r}, box {self.box()!r}, messages {self.questions()}, {self.problems}"
+            raise AssertionError(f"no answer began: {shown}") from error
 
     def wait_for_end(self) -> str:
         """The last answer, when it is over; the page may draw the last piece of it after the button."""
@@ -59,7 +72,7 @@ class ChatPage:
     def ask(self, text: str) -> str:
         """Send a message; the whole answer."""
         self.send(text)
-        self.page.wait_for_selector("#message .stop-button")
+        self.wait_for_begin()
         return self.wait_for_end()
 
     def answers(self) -> list[str]:
@@ -82,6 +95,11 @@ class ChatPage:
         """Save what is seen among the artefacts."""
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=ARTIFACTS / f"{name}.png")
+
+    def _mark_status_as_old(self) -> None:
+        """Tell the present status line from the next one, which is a new element."""
+        mark = "lines => lines.map(line => line.dataset.isOld = true)"
+        self.page.eval_on_selector_all("#status .tapster-status", mark)
 
     def _see(self, is_problem: bool, text: str) -> None:
         if is_problem:

@@ -76,7 +76,7 @@ def test_retry_answers_the_same_message_again(open_tab: OpenTab) -> None:
     first = tab.ask(STORY)
     tab.set(max_tokens="16")
     tab.press("Retry")
-    tab.page.wait_for_selector("#message .stop-button")
+    tab.wait_for_begin()
     second = tab.wait_for_end()
     assert len(second) > len(first)
     assert second.startswith(first)
@@ -91,7 +91,7 @@ def test_a_changed_message_is_answered_and_what_came_after_it_goes(open_tab: Ope
     tab.page.locator("#chat button[aria-label='Edit']").first.click()
     tab.page.fill("#chat textarea", STORY)
     tab.press("Submit")
-    tab.page.wait_for_selector("#message .stop-button")
+    tab.wait_for_begin()
     assert tab.wait_for_end().startswith("Once upon")
     assert tab.questions() == [STORY]
     assert len(tab.answers()) == 1

@@ -62,7 +62,7 @@ def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(open_tab: OpenTab) -
     stop = whole.split()[6]
     tab.set(stop=f"nothing like it\n{stop}")
     tab.press("Retry")
-    tab.page.wait_for_selector("#message .stop-button")
+    tab.wait_for_begin()
     assert tab.wait_for_end() == whole[: whole.index(stop)].strip()
 
 
