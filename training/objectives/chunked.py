@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .graph import is_graph_kept
+
 ChunkValues = Callable[[Tensor, slice], Sequence[Tensor]]
 """From the float32 logits (n, V) of the predictions in a slice: J tensors (n,)."""
 
@@ -65,10 +67,14 @@ def _compute_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def _chunks(hidden: Tensor, weight: Tensor, bias: Tensor | None, size: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Each chunk: which predictions, their hidden states, their logits in float32 (float64 stays)."""
+    """Each chunk: which predictions, their hidden states, their logits in float32 (float64 stays), until the next one.
+
+    The products go into the same memory each time: new memory of this size is new to the system too, page by page.
+    """
+    buffer = hidden.new_empty((min(size, len(hidden)), len(weight)))
     for start in range(0, len(hidden), size):
         part = slice(start, min(start + size, len(hidden)))
-        logits = hidden[part] @ weight.T
+        logits = torch.mm(hidden[part], weight.T, out=buffer[: part.stop - start].detach())
         if logits.dtype != torch.float64:
             logits = logits.float()
         if bias is not None:
@@ -117,7 +123,7 @@ class _WeightedSums(torch.autograd.Function):
         gradients: list[Tensor | None] | None = ctx.gradients
         if gradients is None:
             raise RuntimeError("trying to go backward through a chunked loss a second time: retain_graph=True keeps it")
-        is_kept = _is_graph_kept()
+        is_kept = is_graph_kept()
         if not is_kept:
             ctx.gradients = None  # held by nobody else, they become the leaves' gradients as they are, without a copy
         upstream = grad_outputs[0]
@@ -126,12 +132,6 @@ class _WeightedSums(torch.autograd.Function):
             gradients = [None if gradient is None else scale(gradient, upstream) for gradient in gradients]
         given = [None if gradient is None else gradient.to(ctx.dtypes[idx]) for idx, gradient in enumerate(gradients)]
         return *given, None, None, None, None, None
-
-
-def _is_graph_kept() -> bool:
-    """Within a backward pass: whether another one may follow. Yes, if this torch does not tell."""
-    is_kept = getattr(getattr(torch._C, "_autograd", None), "_get_current_graph_task_keep_graph", None)
-    return is_kept is None or is_kept()
 
 
 class _Gradients:

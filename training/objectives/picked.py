@@ -1,8 +1,8 @@
 """Log-probabilities of a few tokens of each prediction: of its label, or of those that a sparse teacher stored.
 
 With q = softmax(z), the gradient of sum_k g_k log q_k in the logits z is the g_k at their tokens, less (sum_k g_k) q
-everywhere. Made at once it takes one tensor of the logits' size and one pass over it; through ``log_softmax`` and
-``gather`` it takes a tensor of zeros for the g_k besides, and three more passes.
+everywhere. Made at once it takes the place of the log-probabilities, in one pass over them; through ``log_softmax`` and
+``gather`` it takes a tensor of its own and one of zeros for the g_k, and three more passes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from .graph import is_graph_kept
 
 
 def picked_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
@@ -31,5 +33,6 @@ class _Picked(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         log_probs, ids = ctx.saved_tensors
         picked = grad_outputs[0]
-        gradient = log_probs.exp().mul_(-picked.sum(1, keepdim=True))
+        q = log_probs.exp() if is_graph_kept() else log_probs.exp_()  # nobody else has them
+        gradient = q.mul_(-picked.sum(1, keepdim=True))
         return gradient.scatter_add_(1, ids, picked), None
