@@ -1,8 +1,9 @@
 """A teacher's text cache against the bare load of ``tapster bench``, on one server: what keeping answers costs.
 
 Both send the same chats, as many at once, with the same limit; whoever has an answer sends its next question. The first
-turn is not counted, so every prompt is known to the server in all that are. The cache asks for the log-probabilities
-that an entropy needs, which cost the server time: so the bare load asks for them as well, and without them.
+turn is not counted, so every prompt is known to the server in all that are; every other turn goes the other way round,
+for nobody shall always come last. The cache asks for the log-probabilities that an entropy needs, which cost the server
+time: so the bare load asks for them as well, and without them.
 """
 
 import asyncio
@@ -50,9 +51,9 @@ async def _measure(options: BenchOptions, repeat: int, seed: int, say: Say) -> l
         }
         rates: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(repeat + 1):
-            for name, side in sides.items():
+            for name in sorted(sides, reverse=number % 2 == 1):
                 say(f"teacher: {name}, {number}/{repeat}")
-                rate = await side()
+                rate = await sides[name]()
                 if number > 0:
                     rates[name].append(rate)
     return _rows(rates)
