@@ -15,7 +15,7 @@ all: $(VENV)/.installed
 run: $(VENV)/.installed  ## serve the demo model: an endpoint and a chat page on http://127.0.0.1:8000
 	$(BIN)/tapster serve demo $(ARGS)
 
-test: $(VENV)/.installed-dev  ## every test but the nightly ones (the browser's are skipped without Chromium)
+test: $(VENV)/.installed-dev  ## every test (the browser's are skipped without Chromium)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-vllm: $(VENV)/.installed-dev $(VLLM)/.installed  ## the vllm engine against a real vLLM on this machine's CPU

@@ -26,7 +26,8 @@ def print_rows(rows: Sequence[Row], console: "Console", what: str = "conversion"
     for row in rows:
         bar = "" if row.bar is None else f"{'at least' if row.is_at_least else 'at most'} {row.bar:g} {row.unit}"
         met = {None: "", True: "met", False: "MISSED"}[row.is_met]
-        table.add_row(row.work, f"{row.value:.3g} {row.unit}", bar, met)
+        figure = f"{row.value:,.0f}" if row.value >= 1000 else f"{row.value:.3g}"
+        table.add_row(row.work, f"{figure} {row.unit}", bar, met)
     console.print(table)
     for note in notes:
         console.print(f"note: {note}", style="dim", soft_wrap=True, markup=False)

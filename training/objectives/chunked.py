@@ -119,7 +119,7 @@ class _WeightedSums(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]: once_differentiable drops names
         gradients: list[Tensor | None] | None = ctx.gradients
         if gradients is None:
             raise RuntimeError("trying to go backward through a chunked loss a second time: retain_graph=True keeps it")

@@ -51,7 +51,7 @@ class _ForwardKl(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]: once_differentiable drops names
         p, log_q = ctx.saved_tensors
         scale = (grad_outputs[0] / ctx.temperature)[:, None]
         return log_q.exp().mul_(p.sum(-1, keepdim=True)).sub_(p).mul_(scale), None, None

@@ -30,7 +30,7 @@ class _Picked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]: once_differentiable drops names
         log_probs, ids = ctx.saved_tensors
         picked = grad_outputs[0]
         q = log_probs.exp() if is_graph_kept() else log_probs.exp_()  # nobody else has them

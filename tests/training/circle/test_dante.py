@@ -9,8 +9,6 @@ import pytest
 from circle_results import ask, card, few_layers, settings
 from circle_runs import records, train_small
 
-pytestmark = pytest.mark.nightly
-
 STEPS, NUM_QUESTIONS = 6, 18
 TINY = {
     "teacher.max_tokens": 224,

@@ -6,8 +6,6 @@ import pytest
 from circle_results import ask, card, settings
 from circle_runs import records, train_small
 
-pytestmark = pytest.mark.nightly
-
 STEPS = 8
 TINY = {
     "stages.sharpen.steps": STEPS,

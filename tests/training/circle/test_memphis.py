@@ -13,8 +13,6 @@ from safetensors.torch import load_file
 from tapster.training.data.sources import SAMPLES
 from tapster.training.rounds.answers import is_right, split_answer
 
-pytestmark = pytest.mark.nightly
-
 TINY = {
     "stages.sft.steps": 10,
     "stages.sft.batch_size": 4,
