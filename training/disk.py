@@ -12,27 +12,31 @@ from contextlib import contextmanager
 
 from ..runtime.errors import TapsterError, TrainingError
 
-_WORDS = (
-    "(os error ",
+_FULL = (
     "No space left",
     "Disk quota",
-    "I/O error",
+    "File too large",
     "PytorchStreamWriter",
     "file write",
     "unexpected pos",
+    "iostream error",
 )
+"""Said of a full disk; the last four are torch's, which does not ask the system why."""
+_OTHERS = ("(os error ", "I/O error")
 
 
 @contextmanager
-def or_no_room(task: str, advice: str) -> Iterator[None]:
-    """Raises TrainingError, ``cannot TASK: what the system said; ADVICE``, where a file is why."""
+def or_a_clear_end_of_files(task: str, then: str = "run the same command again") -> Iterator[None]:
+    """Raises TrainingError, ``cannot TASK: what the system said; make room and THEN``, where a file is why. What is
+    wrong with it may be something else than too little room: then it is to be mended."""
     try:
         yield
     except Exception as error:
         reason = _about_a_file(error)
         if reason is None:
             raise
-        raise TrainingError(f"cannot {task}: {reason}; {advice}") from error
+        first = "make room" if any(word in reason for word in _FULL) else "mend that"
+        raise TrainingError(f"cannot {task}: {reason}; {first} and {then}") from error
 
 
 def _about_a_file(error: Exception) -> str | None:
@@ -42,6 +46,6 @@ def _about_a_file(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     said = error.args[0][0][-1] if isinstance(error, shutil.Error) and isinstance(error.args[0], list) else str(error)
-    if isinstance(error, OSError) or any(word in said for word in _WORDS):
-        return " ".join(said.split())
+    if isinstance(error, OSError) or any(word in said for word in (*_FULL, *_OTHERS)):
+        return " ".join(said.split()) or type(error).__name__
     return None

@@ -51,7 +51,7 @@ async def _measure(options: BenchOptions, repeat: int, seed: int, say: Say) -> l
         }
         rates: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(repeat + 1):
-            for name in sorted(sides, reverse=number % 2 == 1):
+            for name in list(sides)[:: 1 if number % 2 else -1]:
                 say(f"teacher: {name}, {number}/{repeat}")
                 rate = await sides[name]()
                 if number > 0:
@@ -108,6 +108,8 @@ def _cached(url: str, questions: Sequence[str], top_k: int) -> float:
 
 
 def _rate(new_tokens: Sequence[int], wall_s: float) -> float:
-    if len(new_tokens) != QUESTIONS or min(new_tokens) < NEW_TOKENS // 2:
-        raise EngineError(f"{len(new_tokens)} answers of {min(new_tokens, default=0)} tokens and more, not {QUESTIONS}")
+    if len(new_tokens) != QUESTIONS:
+        raise EngineError(f"{len(new_tokens)} of {QUESTIONS} questions were answered")
+    if min(new_tokens) < NEW_TOKENS // 2:
+        raise EngineError(f"an answer has {min(new_tokens)} tokens, far from {NEW_TOKENS}: take a chattier model")
     return sum(new_tokens) / wall_s

@@ -77,15 +77,16 @@ def _add_yardsticks(group: "argparse._ArgumentGroup") -> None:
 
 
 def _add_other_measurements(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
+    instead = group.add_mutually_exclusive_group()
+    instead.add_argument(
         "--conversion", action="store_true", help="measure how fast the model is converted instead of how it is served"
     )
-    group.add_argument(
+    instead.add_argument(
         "--training",
         action="store_true",
         help="measure training instead: steps against TRL's, losses against plain ones, a teacher's cache",
     )
-    group.add_argument(
+    instead.add_argument(
         "--engines",
         metavar="NAMES",
         help=f"measure the engines against the programs they should equal: all, or some of {','.join(ENGINE_BENCHES)}",
@@ -111,17 +112,17 @@ def _add_server(group: "argparse._ArgumentGroup") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when everything was measured, whatever the bars say; 130 after Ctrl-C. Raises TapsterError."""
+    """0 when it came to its end, whatever the bars say and the notes; 130 after Ctrl-C. Raises TapsterError."""
     options = _options(args)
     _check_json_file(args.json)
+    if args.vllm_url and args.engines is None:
+        raise ConfigError("--vllm-url is for --engines")
     if args.conversion:
         return _run_conversion(options, args.json)
     if args.training:
         return _run_training(options, args.json)
     if args.engines is not None:
         return _run_engines(_engine_options(args, options), args.json)
-    if args.vllm_url:
-        raise ConfigError("--vllm-url is for --engines")
     from ..bench.benchmark import benchmark
 
     path = _model_path(options.ceiling_model if options.is_url else options.what)
@@ -173,12 +174,16 @@ def _run_conversion(options: BenchOptions, json_file: str | None) -> int:
 
 
 def _run_training(options: BenchOptions, json_file: str | None) -> int:
+    from ...runtime.models import find_model
     from ..bench.conversion_report import print_rows, rows_to_json
     from ..bench.engines import EngineReport
     from ..bench.training import measure_training
+    from .recipe_options import require_installed
 
     if options.is_url:
         raise ConfigError("--training trains a model: give a MODEL, not a URL")
+    require_installed()
+    find_model(options.what)
     report = EngineReport()
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # children are ended on the way out
     status = 0

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +14,11 @@ from .recipe_options import (
     check_targets,
     cost_before,
     folder_of,
-    interrupt_on,
+    interrupt_on_signals,
     price_of,
     recipe_of,
     require_installed,
+    say_cost,
     silence_libraries,
 )
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..pipeline.step import Job
 
 _STEPS = ("teacher", "train", "convert")
+_LAST_PORT = 65535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +128,8 @@ def _job(recipe: "Recipe", args: argparse.Namespace) -> "Job":
 def _serving(job: "Job", args: argparse.Namespace) -> "Serving":
     from ..pipeline.serve import Serving, chosen_target
 
+    if args.port is not None and not 0 <= args.port <= _LAST_PORT:
+        raise ConfigError(f"--port {args.port}: a port is a number from 0 to {_LAST_PORT}")
     host = ["--host", args.host] if args.host is not None else []
     port = ["--port", str(args.port)] if args.port is not None else []
     page = ["--no-page"] if args.no_page else []
@@ -160,19 +163,22 @@ def _cost(pipeline: "Pipeline", args: argparse.Namespace) -> "Estimate | None":
 
 
 def _run(pipeline: "Pipeline", serving: "Serving", args: argparse.Namespace) -> int:
+    from ...training.loop.state import alone_in
     from ..pipeline.report import plan_lines
 
     job, plan = pipeline.job, pipeline.plan()
     for line in [f"{job.recipe.name} in {job.out}", *plan_lines({**plan, "serve": serving.verdict(job)})]:
         job.display.say(line)
-    interrupt_on(signal.SIGTERM)
+    interrupt_on_signals()
     if plan["teacher"].runs or plan["train"].runs:
         require_installed()
         check_data(job.recipe)
         silence_libraries()
+        say_cost(job.recipe, job.display, quiet=job.quiet)
     if plan["convert"].runs:
         _require_converters(job)
-    pipeline.run()
+    with alone_in(job.out):
+        pipeline.run()
     model = _report(pipeline, serving, args)
     if serving.is_wanted:
         serving.start(model)

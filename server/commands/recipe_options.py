@@ -114,11 +114,15 @@ def price_of(args: argparse.Namespace) -> "Price | None":
 
 
 def folder_of(recipe: "Recipe", args: argparse.Namespace) -> Path:
-    """Where the run is: told, or the folder that was given as the recipe, or by the recipe's name."""
+    """Where the run is: told, or the folder whose recipe was given, or by the recipe's name."""
+    from ...training.loop.state import FILE
+    from ...training.recipe.find import recipe_file
+
     if args.out is not None:
-        return args.out
-    if (Path(args.recipe) / "recipe.toml").is_file():
-        return Path(args.recipe)
+        return args.out.expanduser()
+    file = recipe_file(args.recipe)
+    if file.name == "recipe.toml" and (file.parent / FILE).is_file():
+        return file.parent
     return RUNS / (f"{recipe.name}-small" if args.small else recipe.name)
 
 
@@ -217,7 +221,10 @@ def silence_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def interrupt_on(number: int) -> None:
-    """The signal raises KeyboardInterrupt, so that what was started is ended; not where it is ignored."""
-    if signal.getsignal(number) is not signal.SIG_IGN:
-        signal.signal(number, signal.default_int_handler)
+def interrupt_on_signals() -> None:
+    """SIGTERM and a terminal that closes raise KeyboardInterrupt, so that what was started is ended; not where they are
+    ignored."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)

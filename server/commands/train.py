@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from .recipe_options import (
     check_run,
     cost_before,
     folder_of,
-    interrupt_on,
+    interrupt_on_signals,
     price_of,
     recipe_of,
     require_installed,
@@ -113,13 +112,13 @@ def _train(recipe: "Recipe", args: argparse.Namespace) -> int:
         make_out(out)
     quiet = args.quiet or not is_first
     display = Silent() if quiet else Terminal()
-    interrupt_on(signal.SIGTERM)
+    interrupt_on_signals()
     silence_libraries()
 
     def resolve_model(spec: str) -> Path:
         return checkpoint_folder(spec, quiet=quiet)
 
-    if not quiet:
+    if is_first:
         display.say(f"{out}: {'begins anew' if args.force else _going_on(out)}")
         say_cost(recipe, display, quiet=quiet)
     result = train(recipe, out, resolve_model=resolve_model, display=display, force=args.force, price=price)

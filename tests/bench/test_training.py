@@ -34,6 +34,8 @@ def test_the_ratio_is_of_neighbours_in_time() -> None:
 def test_a_url_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "http://127.0.0.1:1", "--training"]) == 2
     assert "--training trains a model: give a MODEL, not a URL" in capsys.readouterr().err
+    assert cli.main(["bench", "demmo", "--training"]) == 2
+    assert "demmo" in capsys.readouterr().err
 
 
 def test_what_fails_is_a_note_and_the_rest_is_measured(
@@ -42,10 +44,11 @@ def test_what_fails_is_a_note_and_the_rest_is_measured(
     def fails(*_args: object, **_more: object) -> list[Row]:
         raise ModelError("no such thing")
 
+    monkeypatch.setattr(training, "_checkpoint", fails)
     monkeypatch.setattr(training, "measure_kernels", lambda **_more: [Row("losses", 0.5, "x", 1.1)])
     monkeypatch.setattr(training, "measure_teacher", fails)
     path = tmp_path / "out.json"
-    assert cli.main(["bench", str(tmp_path / "none"), "--training", "--json", str(path)]) == 0
+    assert cli.main(["bench", "demo", "--training", "--json", str(path)]) == 0
     document = json.loads(path.read_text(encoding="utf-8"))
     assert [(row["work"], row["is_met"]) for row in document["training"]] == [("losses", True)]
     assert [note.partition(":")[0] for note in document["notes"]] == ["SFT", "teacher"]

@@ -31,6 +31,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("tiny.toml", "--to", "hf"), "--to: the result of training is a Hugging Face folder already"),
         (("tiny.toml", "--set", "convert=['gguf:Q4KM']"), "tiny.toml: convert: no GGUF type is called 'Q4KM'"),
         (("tiny.toml", "--serve", "gguf:Q8_O"), "did you mean gguf:Q8_0?"),
+        (("tiny.toml", "--port", "65536"), "--port 65536: a port is a number from 0 to 65535"),
         (("tiny.toml", "--no-serve", "--port", "1"), "--port has no effect with --no-serve"),
         (("tiny.toml", "--teacher", "http://127.0.0.1:1/v1"), "the recipe tiny.toml has no teacher"),
         (("tiny.toml", "--price", "1,2"), "--price 1,2: the recipe tiny.toml has no teacher"),

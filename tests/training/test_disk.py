@@ -1,6 +1,7 @@
 """What is about a file becomes one line, whoever says it; everything else stays what it is."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from full_disk import full_disk
 from safetensors.torch import save_file
 
 from tapster.runtime.errors import ConfigError, TrainingError
-from tapster.training.disk import or_no_room
+from tapster.training.disk import or_a_clear_end_of_files
 
 BIG = torch.zeros(10_000)
 
@@ -31,9 +32,11 @@ def test_every_writer_s_full_disk_is_one_line(writer: str, tmp_path: Path) -> No
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "x").write_bytes(bytes(40_000))
     with (
-        pytest.raises(TrainingError, match=r"^cannot write it: .+; make room$") as caught,
+        pytest.raises(
+            TrainingError, match=r"^cannot write it: .+; make room and run the same command again$"
+        ) as caught,
         full_disk(1_000),
-        or_no_room("write it", "make room"),
+        or_a_clear_end_of_files("write it"),
     ):
         write(tmp_path, writer)
     assert "\n" not in str(caught.value)
@@ -41,12 +44,30 @@ def test_every_writer_s_full_disk_is_one_line(writer: str, tmp_path: Path) -> No
         assert "File too large" in str(caught.value)
 
 
+def test_wherever_torch_runs_out_of_room_it_is_one_line(tmp_path: Path) -> None:
+    """It says something else when the last bytes do not fit, or those of its index."""
+    said = set()
+    for largest in range(0, 42_000, 107):
+        with full_disk(largest), suppress(TrainingError), or_a_clear_end_of_files("write it"):
+            try:
+                torch.save(BIG, tmp_path / "x")
+            except Exception as error:
+                said.add(" ".join(str(error).split()))
+                raise
+    assert len(said) > 1
+
+
 def test_a_file_that_is_not_there_is_named() -> None:
     with (
-        pytest.raises(TrainingError, match=r"^cannot go on: No such file or directory: /absent; look$"),
-        or_no_room("go on", "look"),
+        pytest.raises(TrainingError, match=r"^cannot go on: No such file or directory: /absent; mend that and look$"),
+        or_a_clear_end_of_files("go on", "look"),
     ):
         Path("/absent").read_text()
+
+
+def test_an_error_without_words_has_its_name() -> None:
+    with pytest.raises(TrainingError, match=r"^cannot go on: TimeoutError; mend"), or_a_clear_end_of_files("go on"):
+        raise TimeoutError
 
 
 @pytest.mark.parametrize(
@@ -54,6 +75,6 @@ def test_a_file_that_is_not_there_is_named() -> None:
     [RuntimeError("shapes differ"), BrokenPipeError(32, "Broken pipe"), ConfigError("I/O error"), KeyError("x")],
 )
 def test_what_is_about_something_else_stays_what_it_is(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, or_no_room("go on", "look"):
+    with pytest.raises(type(error)) as caught, or_a_clear_end_of_files("go on"):
         raise error
     assert caught.value is error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from math import inf, isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from .store import kept_notes, key_of, stored_rows
 if TYPE_CHECKING:
     from datasets import Dataset
 
-VERSION = 2
+VERSION = 3
 """Raised when the same sources come to mean other rows."""
 MESSAGE_KEYS = ("role", "content", "reasoning_content")
 NOT_COLUMNS = ("messages", "text", "index")
@@ -40,8 +41,9 @@ def gathered(
     from datasets import Features, List, Value
 
     key = key_of(VERSION, [source.fingerprint for source in sources], format_name, needs_answer)
+    path = folder / f"examples-{key}.arrow"
     readers = [_Reader(source, format_name, needs_answer) for source in sources]
-    names = sorted(set.intersection(*(reader.columns() for reader in readers)) - set(NOT_COLUMNS))
+    names = [] if path.is_file() else _common_columns(readers)  # what is stored is not read again
     features: dict[str, Any] = {
         "messages": List({name: Value("string") for name in MESSAGE_KEYS}),
         "text": Value("string"),
@@ -49,12 +51,12 @@ def gathered(
         **{name: Value("float64") for name in names},
     }
     rows = ({**_stored(example, names), "index": idx} for idx, example in enumerate(_all_of(readers)))
-    path = folder / f"examples-{key}.arrow"
     data = stored_rows(path, Features(features), rows)
     notes = kept_notes(path, [note for reader in readers for note in reader.notes()])
     if not len(data):
         raise ConfigError("; ".join(notes) or f"{', '.join(source.name for source in sources)}: there are no rows")
-    return data.remove_columns([name for name in names if not _is_whole(data, name)]), notes
+    columns = set(data.column_names) - set(NOT_COLUMNS)
+    return data.remove_columns([name for name in sorted(columns) if not _is_whole(data, name)]), notes
 
 
 def example_of(row: Mapping[str, Any]) -> Example:
@@ -65,15 +67,17 @@ def example_of(row: Mapping[str, Any]) -> Example:
     return Conversation(messages)
 
 
+def _common_columns(readers: Iterable[_Reader]) -> list[str]:
+    return sorted(set.intersection(*(reader.columns() for reader in readers)) - set(NOT_COLUMNS))
+
+
 def _all_of(readers: Iterable[_Reader]) -> Iterator[Example]:
     """Groups are numbered anew: ids of several sources may be the same, and those above 2^24 are no float32."""
-    last, number = None, -1
+    numbers: dict[tuple[_Reader, float], int] = {}
     for reader in readers:
         for example in reader:
             if GROUP in example.columns:
-                here = (reader, example.columns[GROUP])
-                number += here != last
-                last = here
+                number = numbers.setdefault((reader, example.columns[GROUP]), len(numbers))
                 example = replace(example, columns={**example.columns, GROUP: number})
             yield example
 
@@ -108,15 +112,19 @@ class _Reader:
         self._num_rows = 0
 
     def columns(self) -> set[str]:
-        """The numbers that its first useful row has."""
-        example = next(iter(self), None)
+        """The numbers that its first useful row has, whether or not that one is wanted."""
+        example = next(self._examples(first=0), None)
         return set(example.columns) if example else set()
 
     def __iter__(self) -> Iterator[Example]:
+        return self._examples(self._source.first)
+
+    def _examples(self, first: int) -> Iterator[Example]:
         self._reasons.clear()
         self._num_rows = 0
         rows = self._source.rows()
-        for row in grow_trees(rows) if self._may_be_trees else rows:
+        wanted = islice(grow_trees(rows) if self._may_be_trees else rows, first, None)
+        for row in islice(wanted, self._source.count):
             self._num_rows += 1
             try:
                 yield self._convert(row)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from .encode import Encoder
 from .examples import Unusable
 from .gather import GROUP, NOT_COLUMNS, example_of, gathered
 from .packing import best_fit, packed
-from .sources import Source, open_source
+from .sources import Source, canonical, open_source
 from .store import content_key, kept_notes, key_of, stored_rows
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ def load_examples(stage: Stage, recipe: Recipe, out: Path) -> StageExamples:
     if not stage.data.train:
         raise ConfigError(f"the stage {stage.name} has no training data: name some in data.train, or with --data")
     train, notes = _examples(stage.data.train, stage, recipe, out, stage.data.max_rows)
-    sources, held = [*stage.data.train], None
+    names, held = [*stage.data.train], None
     if stage.data.eval:
         held, more = _examples(stage.data.eval, stage, recipe, out, None)
-        sources, notes = [*sources, *stage.data.eval], [*notes, *more]
-    fingerprints = [_open(source, recipe, out, stage.data.max_rows).fingerprint for source in dict.fromkeys(sources)]
+        names, notes = [*names, *stage.data.eval], [*notes, *more]
+    fingerprints = [_open(name, stage, recipe, out, stage.data.max_rows).fingerprint for name in dict.fromkeys(names)]
     return StageExamples(train, held, fingerprints, notes)
 
 
@@ -96,6 +97,8 @@ def load_rows(
         held, more = _encoded(_taught(examples.eval, teacher_rows), encoder, stage, out, first=len(train))
         notes = [*notes, *more]
     _require_columns(train, [*needs_columns, *_ordered_by(stage)], stage)
+    if GROUP in needs_columns:
+        _require_neighbours(train, stage)
     if stage.data.packing:
         train = _packed(train, 0, needs_columns, stage, out)
         held = held and _packed(held, len(train), (), stage, out)
@@ -118,15 +121,22 @@ def training_texts(recipe: Recipe, out: Path) -> Iterator[str]:
                 yield from (part for turn in row["messages"] for part in turn.values() if part is not None)
 
 
-def _open(name: str, recipe: Recipe, out: Path, max_rows: int | None) -> Source:
+def _open(name: str, stage: Stage, recipe: Recipe, out: Path, max_rows: int | None) -> Source:
     cache = recipe.teacher.cache if recipe.teacher else None
-    return open_source(name, teacher=Path(cache) if cache else out / "teacher", max_rows=max_rows)
+    teacher = Path(cache) if cache else out / "teacher"
+    return open_source(name, teacher=teacher, max_rows=max_rows, passed=_taken_before(name, stage, recipe))
+
+
+def _taken_before(name: str, stage: Stage, recipe: Recipe) -> int:
+    """How many rows of a stream the stages before this one read, so that no row of one is held out in another."""
+    wanted, earlier = canonical(name), takewhile(lambda other: other.name != stage.name, recipe.stages)
+    return sum(other.data.max_rows or 0 for other in earlier if wanted in map(canonical, other.data.train))
 
 
 def _examples(
     names: Sequence[str], stage: Stage, recipe: Recipe, out: Path, max_rows: int | None
 ) -> tuple[Dataset, list[str]]:
-    sources = [_open(name, recipe, out, max_rows) for name in names]
+    sources = [_open(name, stage, recipe, out, max_rows) for name in names]
     data, notes = gathered(sources, stage.data.format, out / "data", needs_answer=not asks_teacher(stage, recipe))
     if max_rows is not None and len(data) > max_rows:
         units, of_unit = _units(data)
@@ -219,6 +229,15 @@ def _require_columns(data: Dataset, names: Sequence[str], stage: Stage) -> None:
             near = get_close_matches(name, have, n=1)
             hint = f"did you mean {near[0]}?" if near else f"they have {', '.join(have) or 'no numbers'}"
             raise ConfigError(f"the stage {stage.name} needs the column {name}, which not all of its rows have: {hint}")
+
+
+def _require_neighbours(data: Dataset, stage: Stage) -> None:
+    groups = np.asarray(data[GROUP])
+    if np.count_nonzero(np.diff(groups)) + 1 != len(np.unique(groups)):
+        raise ConfigError(
+            f"the stage {stage.name} ranks the answers of a group, and in its data other rows stand between them: sort "
+            f"the data by {GROUP}"
+        )
 
 
 def _packed(data: Dataset, first: int, needs_columns: Sequence[str], stage: Stage, out: Path) -> Dataset:

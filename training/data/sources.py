@@ -25,11 +25,14 @@ _SEED, _SHUFFLED = 42, 10_000
 
 @dataclass(frozen=True)
 class Source:
-    """``rows`` reads it from the beginning each time; ``fingerprint`` says exactly what it is, for the model card."""
+    """``rows`` reads it from the beginning each time; ``fingerprint`` says exactly what it is, for the model card.
+    Wanted are ``count`` of its rows behind the ``first`` so many, counted once messages have grown into trees."""
 
     name: str
     rows: Callable[[], Iterator[Row]]
     fingerprint: dict[str, Any]
+    first: int = 0
+    count: int | None = None
 
 
 def sample_names() -> list[str]:
@@ -37,12 +40,13 @@ def sample_names() -> list[str]:
     return sorted(path.stem for path in SAMPLES.iterdir() if path.suffix in (".jsonl", ".txt"))
 
 
-def open_source(source: str, *, teacher: Path | None = None, max_rows: int | None = None) -> Source:
+def open_source(source: str, *, teacher: Path | None = None, max_rows: int | None = None, passed: int = 0) -> Source:
     """A source of a recipe. ``teacher``: the folder of the text cache; ``max_rows``: how many will be wanted, so that
-    of the Hub's no more are fetched, at random. ConfigError for one that is not there or cannot be reached."""
+    the Hub's are read as a shuffled stream, without the first ``passed`` of it. ConfigError for one that is not there
+    or cannot be reached."""
     kind, _, rest = source.partition(":")
     if kind == "hub":
-        return _hub(source, rest, max_rows)
+        return _hub(source, rest, max_rows, passed)
     if kind == "sample":
         return _sample(source, rest)
     if source == "teacher":
@@ -59,6 +63,12 @@ def check_address(source: str) -> None:
         parse_hub(rest)
     elif kind == "sample":
         _sample_file(rest)
+
+
+def canonical(source: str) -> object:
+    """The same for two addresses of the same rows."""
+    kind, _, rest = source.partition(":")
+    return (kind, parse_hub(rest)) if kind == "hub" else source
 
 
 def is_changed(fingerprint: Mapping[str, Any]) -> bool:
@@ -96,16 +106,17 @@ def _files(source: str, folder: Path, files: Sequence[Path]) -> Source:
     return Source(source, lambda: (row for file in files for row in read_rows(file)), fingerprint)
 
 
-def _hub(source: str, address: str, max_rows: int | None) -> Source:
+def _hub(source: str, address: str, max_rows: int | None, passed: int) -> Source:
     name, config, split = parse_hub(address)
     is_stream = max_rows is not None and "[" not in split  # a slice is fetched whole
     data, info = _load(name, config, split, streaming=is_stream)
-    rows = data.shuffle(seed=_SEED, buffer_size=_SHUFFLED).take(max_rows) if is_stream else data
     revision = next(iter(_REVISION.findall(" ".join(info.download_checksums or {}))), None)
     fingerprint = {"source": source, "split": split, "revision": revision, "licence": info.license or None}
-    if is_stream:
-        fingerprint["max_rows"] = max_rows
-    return Source(source, lambda: iter(rows), fingerprint)
+    if not is_stream:
+        return Source(source, lambda: iter(data), fingerprint)
+    rows = data.shuffle(seed=_SEED, buffer_size=_SHUFFLED)
+    said = f"{source} behind its first {passed:,} rows" if passed else source
+    return Source(said, lambda: iter(rows), {**fingerprint, "first": passed, "max_rows": max_rows}, passed, max_rows)
 
 
 def parse_hub(address: str) -> tuple[str, str | None, str]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +82,10 @@ def digest(data: Dataset) -> str:
 
 
 def kept_notes(path: Path, notes: list[str]) -> list[str]:
-    """What was left out of the rows in ``path``. It is known only while they are made, so it is kept beside them."""
+    """What was left out of the rows in ``path``. It is known only while they are made, so it is kept beside them. Kept
+    notes that cannot be read are replaced."""
     place = path.with_suffix(".json")
-    if place.is_file():
+    with suppress(FileNotFoundError, ValueError):
         return json.loads(place.read_text("utf-8"))
     with _growing(place) as growing:
         growing.write_text(json.dumps(notes), "utf-8")

@@ -10,10 +10,12 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...runtime.errors import TrainingError
+from ...runtime.errors import TapsterError, TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,11 +68,31 @@ def save_trained(module: nn.Module, checkpoint: Path, state: dict[str, Tensor] |
     save_file(tensors, checkpoint / WEIGHTS)
 
 
+@contextmanager
+def or_damaged(checkpoint: Path) -> Iterator[None]:
+    """Raises TrainingError where a file of a checkpoint cannot be read. Each library has errors of its own for that."""
+    import torch
+
+    from .together import or_a_clear_end
+
+    try:
+        with or_a_clear_end():
+            yield
+    except (TapsterError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TrainingError(
+            f"{checkpoint} cannot be read ({reason}): if it is damaged, remove it, and the stage begins anew"
+        ) from error
+
+
 def load_trained(module: nn.Module, checkpoint: Path) -> None:
-    """Raises TrainingError unless the checkpoint has just the weights that are trained."""
+    """Raises TrainingError unless the checkpoint can be read and has just the weights that are trained."""
     from safetensors.torch import load_file
 
-    state = load_file(checkpoint / WEIGHTS)
+    with or_damaged(checkpoint):
+        state = load_file(checkpoint / WEIGHTS)
     if odd := sorted(set(state) ^ _changing(module)):
         raise TrainingError(
             f"{checkpoint} is of another model or another choice of trained weights (such as {odd[0]}); "

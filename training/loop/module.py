@@ -12,7 +12,7 @@ from ...runtime.errors import ModelError
 from ..objectives.batch import Forward, GlobalBatch, Rows, Spans, TargetSource
 from ..objectives.select import predictions_of
 from ..optim.neftune import EmbeddingNoise
-from ..teacher.head import check_halves
+from ..teacher.head import check_halves, scale_and_cap
 from .collate import columns_of, lengths, position_ids
 
 if TYPE_CHECKING:
@@ -116,12 +116,10 @@ def check_student(model: Any) -> None:
 
 def logit_scale(config: Any) -> float:
     """What a family multiplies its logits with. Raises ModelError where it bends them, which losses here do not."""
-    config = config.get_text_config()
-    if getattr(config, "final_logit_softcapping", None):
+    scale, cap = scale_and_cap(config)
+    if cap is not None:
         raise ModelError(f"a {config.model_type} model caps its logits, which training cannot do; take another student")
-    if divisor := getattr(config, "logits_scaling", None):
-        return 1.0 / divisor
-    return getattr(config, "logit_scale", None) or 1.0
+    return scale
 
 
 def device_of(module: nn.Module) -> torch.device:

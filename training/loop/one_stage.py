@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ..data.load import StageData, load_examples, load_rows
 from ..data.store import digest
 from ..optim.freezing import choose_trained
-from ..recipe.needs import needs_of_stage, uses_teacher
+from ..recipe.needs import columns_of_stage, needs_of_stage, uses_teacher
 from ..report.metrics import Metrics
 from ..student.lora import merged, with_lora
 from ..student.open import OpenStudent, open_student
 from ..teacher.open import open_teacher
+from ..teacher.taught import check_columns
 from .baseline import compared
 from .checkpoints import last_checkpoint, load_trained
 from .stage import Outcome, train_rows
@@ -142,6 +143,7 @@ class OneStage:
             tokenizer=student.tokenizer,
             with_states=self.needs.states,
             needs_same_tokens=self.needs.same_tokens,
+            needs_columns=columns_of_stage(self.stage),
             say=self.run.say,
             price=self.run.price,
         )
@@ -174,8 +176,11 @@ class OneStage:
         return data
 
     def _ask(self, teacher: Teacher) -> None:
-        """Everything that the stage's data ask."""
+        """Everything that the stage's data ask, if with the answers it can be trained on."""
         examples = load_examples(self.stage, self.recipe, self.run.out)
+        check_columns(columns_of_stage(self.stage), examples.train)
+        if examples.eval is not None:
+            check_columns(self.needs.columns, examples.eval)
         parts = [part["messages"] for part in (examples.train, examples.eval) if part is not None]
         if any(messages for part in parts for messages in part):
             teacher.prepare(*([messages for messages in part if messages] for part in parts))

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.errors import ModelError
-from ..disk import or_no_room
+from ..disk import or_a_clear_end_of_files
 from ..recipe.resolved import to_toml
 from ..recipe.schema import Recipe, Stage
 from ..report.display import Display, Silent
 from ..student.open import FOLDER as STUDENT
 from .checkpoints import last_checkpoint
-from .state import State, check_out, clear, dependencies, make_out, stage_names
+from .state import State, alone_in, clear, dependencies, stage_names
 from .together import begin_together, idle_devices, is_first, or_a_clear_end, wait_for_all
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def train(
     """
     from .quiet import quiet_libraries
 
-    with quiet_libraries(), _clear_ends(out):
+    with quiet_libraries(), _clear_ends(out), alone_in(out):
         run = Run(recipe, out, resolve_model, display or Silent(), force=force, price=price)
         run.all_stages()
         return run.finish()
@@ -73,14 +73,14 @@ def prepare_teacher(
     """Make or complete the teacher's cache, which ``train`` would do before each stage, and train nothing."""
     from .quiet import quiet_libraries
 
-    with quiet_libraries(), _clear_ends(out):
+    with quiet_libraries(), _clear_ends(out), alone_in(out):
         Run(recipe, out, resolve_model, display or Silent(), force=force, price=price).prepare()
 
 
 @contextmanager
 def _clear_ends(out: Path) -> Iterator[None]:
     """Raises TrainingError for files that cannot be read or written, and where another process has ended."""
-    with or_no_room(f"go on with {out}", "mend that and run the same command again"), or_a_clear_end():
+    with or_a_clear_end_of_files(f"go on with {out}"), or_a_clear_end():
         yield
 
 
@@ -100,11 +100,9 @@ class Run:
         begin_together()
         self.recipe, self.out, self.resolve_model, self.display = recipe, out, resolve_model, display
         self.price = price
-        check_out(out)
-        if is_first():
-            if force:
-                clear(out)
-            make_out(out)
+        self._again = f"tapster train {out}" if force else "the same command"
+        if is_first() and force:
+            clear(out)
         wait_for_all()
         self.state = State(out)
         self.depends = dependencies(recipe)
@@ -152,7 +150,7 @@ class Run:
         outcome = OneStage(self, number, name, stage).train()
         if not outcome.is_finished:
             self.say(
-                f"{stage.name}: stopped after step {outcome.steps}; a checkpoint is saved, and the same command goes on"
+                f"{stage.name}: stopped after step {outcome.steps}; a checkpoint is saved, and {self._again} goes on"
             )
             raise KeyboardInterrupt
         if is_first():

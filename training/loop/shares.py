@@ -27,13 +27,13 @@ def gradient_shares(
     signals: Mapping[str, Any],
     autocast: Callable[..., AbstractContextManager[Any]],
 ) -> dict[str, float]:
-    """Of one micro-batch, by the terms' labels, computed under ``autocast`` as the training is. Costs a forward pass,
-    and a backward pass for each term."""
+    """Of one micro-batch, by the labels of the terms that have a weight, computed under ``autocast`` as the training
+    is. Costs a forward pass, and a backward pass for each of them."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with torch.random.fork_rng(), autocast():  # dropout and noise of the training go on as if nothing had been measured
         forward = replace(module.look(batch, step, **signals), is_training=False)
     gradients = {}
-    for label in module.assembly.labels:
+    for label in (label for label, weight in module.assembly.weights(step).items() if weight):
         with autocast():
             total = module.assembly.loss(forward, whole, only=label).total
         if total.requires_grad:

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM while a stage trains: save after the running step; the second time, at once."""
+"""Ctrl-C, SIGTERM and a terminal that closes while a stage trains: save after the running step; the second time, at
+once."""
 
 from __future__ import annotations
 
@@ -8,16 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """While inside, the first signal calls ``stop`` and the second one does what it did before."""
+    """While inside, the first signal calls ``stop`` and the second one does what it did before. Ignored ones stay so:
+    ``nohup`` does that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in NUMBERS}
+    before = {number: now for number in NUMBERS if (now := signal.getsignal(number)) is not signal.SIG_IGN}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -27,7 +29,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
         restore()
         stop()
 
-    for number in NUMBERS:
+    for number in before:
         signal.signal(number, first)
     try:
         yield

@@ -17,7 +17,7 @@ from ...runtime.errors import ConfigError
 from ..data.order import order
 from ..objectives.assembly import Assembly
 from ..objectives.registry import needs_of
-from ..objectives.schedules import least
+from ..objectives.schedules import check_together, least
 from ..optim.freezing import choose_trained
 from ..optim.masters import keep_in, masters_dtype
 from ..optim.neftune import EmbeddingNoise
@@ -70,6 +70,7 @@ def train_rows(
 ) -> Outcome:
     """Train ``model`` in place, from the last checkpoint in ``folder`` if there is one."""
     num_steps = total_steps(len(train), stage.batch_size, stage.steps, stage.epochs)
+    check_together([objective.weight for objective in stage.objective], num_steps)
     _prepare_weights(model, stage, student, say)
     objectives = _with_cross_entropy(stage.objective)
     assembly = Assembly(objectives, total_steps=num_steps, columns=_columns(objectives, train))

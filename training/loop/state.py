@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import ConfigError
 from ..data.sources import is_changed
+from ..lock import alone
 from ..recipe.schema import Recipe, Stage, Teacher
 from .checkpoints import last_checkpoint
 
 FILE = "state.json"
+_GROWING = "state.json.new"
 OF_THE_PIPELINE = ("pipeline.json", "artifacts")
-OURS = ("stages", "student", "model", "data", "tensorboard", FILE, "recipe.toml", "metrics.jsonl", "loss.png")
+OURS = ("stages", "student", "model", "data", "tensorboard", FILE, _GROWING, "recipe.toml", "metrics.jsonl", "loss.png")
 """What a run writes and ``force`` removes. The teacher's cache stays: it is dear, and knows itself what it is of."""
 UNIMPORTANT = {"logging_steps", "eval_steps", "save_steps", "gradient_share_steps", "micro_batch_size"}
 """Keys of a stage that change nothing of its result."""
+LOCK = ".lock"
 _INSTEAD = "bring the old data back, give another --out, or begin anew with --force"
 
 
@@ -124,9 +129,9 @@ class State:
             raise ConfigError(f"{self._path} is damaged ({error}); begin anew with --force") from None
 
     def _write(self) -> None:
-        beside = self._path.with_suffix(".json.new")
-        beside.write_text(json.dumps({"stages": self._stages}, indent=2) + "\n", encoding="utf-8")
-        beside.replace(self._path)
+        growing = self._path.with_name(_GROWING)
+        growing.write_text(json.dumps({"stages": self._stages}, indent=2) + "\n", encoding="utf-8")
+        growing.replace(self._path)
 
 
 def stage_names(recipe: Recipe) -> list[str]:
@@ -162,12 +167,25 @@ def make_out(out: Path) -> None:
         raise ConfigError(f"cannot make the folder {out}: {error.strerror}; give another --out") from None
 
 
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Raises TrainingError while another run is at work in ``out``. Of several processes the first one stands for all;
+    that it is the first, its environment says."""
+    check_out(out)
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    make_out(out)
+    with alone(out / LOCK, f"another process is at work in {out}: wait for it, end it, or give another --out"):
+        yield
+
+
 def check_out(out: Path) -> None:
     """Raises ConfigError where ``out`` holds something that no run wrote."""
     if out.is_file():
         raise ConfigError(f"{out} is a file; --out is a folder")
     if out.is_dir() and not (out / FILE).is_file():
-        known = {*OURS, *OF_THE_PIPELINE, "teacher"}
+        known = {*OURS, *OF_THE_PIPELINE, "teacher", LOCK}
         if odd := next((path.name for path in out.iterdir() if path.name not in known), None):
             raise ConfigError(f"{out} is not of a training run (it holds {odd}); give another --out")
 

@@ -1,4 +1,4 @@
-"""Sums over all processes."""
+"""The processes of a run: how they find each other, wait, and add up."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from ...runtime.errors import TrainingError
-from ..disk import or_no_room
+from ..disk import or_a_clear_end_of_files
 from ..objectives.select import predictions_of
 from ..optim.make import make_optimizer
-from .checkpoints import OBJECTIVES, finish_checkpoint, load_trained, remove_checkpoint, save_trained
+from .checkpoints import OBJECTIVES, finish_checkpoint, load_trained, or_damaged, remove_checkpoint, save_trained
 from .collate import without_labels
 from .evaluate import global_batch, held_out
 from .ledger import Ledger
@@ -196,7 +197,7 @@ class DistillTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         try:
-            with or_no_room(f"write {checkpoint}", f"make room and {_AGAIN}"):
+            with or_a_clear_end_of_files(f"write {checkpoint}", _AGAIN):
                 super()._save_checkpoint(model, trial)
                 if self.args.should_save:
                     torch.save(self.module.assembly.state_dict(), checkpoint / OBJECTIVES)
@@ -215,12 +216,28 @@ class DistillTrainer(Trainer):
             save_trained(self.module, Path(str(output_dir)), state)
 
     def load(self, checkpoint: Path) -> None:
-        """Weights and what terms have learnt, before anything is wrapped or spread over processes."""
+        """Weights and what terms have learnt, before anything is wrapped or spread over processes.
+
+        The Trainer loads all else; its state not by a method that could be overridden, so that is tried here."""
         load_trained(self.module, checkpoint)
-        self.module.assembly.load_state_dict(torch.load(checkpoint / OBJECTIVES, weights_only=True))
+        with or_damaged(checkpoint):
+            self.module.assembly.load_state_dict(torch.load(checkpoint / OBJECTIVES, weights_only=True))
+            TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Nothing: ``load`` comes first."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with or_damaged(Path(str(checkpoint))):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with or_damaged(Path(str(checkpoint))):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with or_damaged(Path(str(checkpoint))):
+            super()._load_rng_state(checkpoint)
 
 
 class _Steps(TrainerCallback):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...runtime.errors import TrainingError
-from ..disk import or_no_room
+from ..disk import or_a_clear_end_of_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ def merge_folders(first: Path, second: Path, result: Path, method: Method, weigh
     growing = result.with_name(f".{result.name}.growing")
     shutil.rmtree(growing, ignore_errors=True)
     try:
-        with or_no_room(f"write the merged model {result}", "make room and run the same command again"):
+        with or_a_clear_end_of_files(f"write the merged model {result}"):
             _write(first, second, growing, method, weight_of_second)
             shutil.rmtree(result, ignore_errors=True)
             growing.rename(result)

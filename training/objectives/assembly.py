@@ -64,8 +64,9 @@ class Assembly:
             label: make_term(objective, label, total_steps)
             for label, objective in zip(self.labels, objectives, strict=True)
         }
+        self._stateful = _of_kind(StatefulTerm, self._terms)
         self._chunk_size = chunk_size
-        for term in self._of(CalibratedTerm):
+        for term in _of_kind(CalibratedTerm, self._terms).values():
             term.calibrate(columns or {})
 
     @property
@@ -80,12 +81,9 @@ class Assembly:
     def needs_columns(self) -> tuple[str, ...]:
         return self.needs.columns
 
-    def _of(self, kind: type[Kind]) -> list[Kind]:
-        return [term for term in self._terms.values() if isinstance(term, kind)]
-
     def begin(self, embedding: Tensor) -> None:
         """Show the input embedding that the stage begins with, before any checkpoint of the stage is loaded."""
-        for term in self._of(AnchoredTerm):
+        for term in _of_kind(AnchoredTerm, self._terms).values():
             term.begin(embedding)
 
     def weights(self, step: int) -> dict[str, float]:
@@ -96,9 +94,9 @@ class Assembly:
         """A micro-batch's part of ``GlobalBatch.sums``. ``row`` (N,) says which row each of its predictions is of."""
         rows = with_lengths(rows, row)
         sums = {}
-        for term in self._of(WeightedTerm):
+        for label, term in _of_kind(WeightedTerm, self._terms).items():
             weights = term.row_weights(rows)
-            sums[term.label] = float(len(row)) if weights is None else float(weights.double()[row].sum())
+            sums[label] = float(len(row)) if weights is None else float(weights.double()[row].sum())
         return sums
 
     def loss(self, forward: Forward, batch: GlobalBatch, only: str | None = None) -> Loss:
@@ -115,8 +113,8 @@ class Assembly:
     def statistics(self) -> dict[str, float]:
         """Sums since they were last asked for, to be added up over processes. The names are always the same."""
         return {
-            f"{term.label}/{name}": value
-            for term in self._of(StatefulTerm)
+            f"{label}/{name}": value
+            for label, term in self._stateful.items()
             for name, value in term.statistics().items()
         }
 
@@ -124,27 +122,27 @@ class Assembly:
         """After optimiser step number ``step``, with the ``statistics`` of all processes: let terms learn. What to
         log."""
         return {
-            f"{term.label}/{name}": value
-            for term in self._of(StatefulTerm)
-            for name, value in term.after_step(step, _own(sums, term.label)).items()
+            f"{label}/{name}": value
+            for label, term in self._stateful.items()
+            for name, value in term.after_step(step, _own(sums, label)).items()
         }
 
     def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
         """What the ``statistics`` of an evaluation say; nothing is learned from them."""
         return {
-            f"{term.label}/{name}": value
-            for term in self._of(StatefulTerm)
-            for name, value in term.summary(_own(sums, term.label)).items()
+            f"{label}/{name}": value
+            for label, term in self._stateful.items()
+            for name, value in term.summary(_own(sums, label)).items()
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {term.label: term.state_dict() for term in self._of(StatefulTerm)}
+        return {label: term.state_dict() for label, term in self._stateful.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for term in self._of(StatefulTerm):
-            if term.label not in state:
-                raise ConfigError(f"the checkpoint has no state of the term {term.label}: it is of another recipe")
-            term.load_state_dict(state[term.label])
+        for label, term in self._stateful.items():
+            if label not in state:
+                raise ConfigError(f"the checkpoint has no state of the term {label}: it is of another recipe")
+            term.load_state_dict(state[label])
 
 
 _JOINT = "joint"
@@ -176,12 +174,12 @@ class _Parts:
 
     def whole_values(self) -> list[Tensor]:
         """The weighted terms that look at the whole micro-batch."""
-        values = {label: term.value(self._forward, self._batch) for label, term in self._of(ValueTerm).items()}
-        return self._weighted(values)
+        terms = _of_kind(ValueTerm, self._terms)
+        return self._weighted({label: term.value(self._forward, self._batch) for label, term in terms.items()})
 
     def over_predictions(self, chunk_size: int | None, *, is_counted: bool) -> list[Tensor]:
         """The weighted sum of all terms that read logits, if there are any."""
-        forward, terms, joint = self._forward, self._of(PredictionTerm), self._joint(chunk_size)
+        forward, terms, joint = self._forward, _of_kind(PredictionTerm, self._terms), self._joint(chunk_size)
         if not terms and joint is None:
             return []
         inverses = {label: 1.0 / max(term.normalizer(self._batch), 1e-12) for label, term in terms.items()}
@@ -219,7 +217,7 @@ class _Parts:
 
     def _joint(self, chunk_size: int | None) -> _Joint | None:
         """Of the terms that read the labels' log-probabilities; None where none of them has a weight."""
-        forward, terms = self._forward, self._of(LogProbTerm)
+        forward, terms = self._forward, _of_kind(LogProbTerm, self._terms)
         if not terms:
             return None
         log_probs = label_log_probs(forward.hidden, forward.head, forward.bias, forward.labels, chunk_size)
@@ -234,12 +232,13 @@ class _Parts:
         scale = float(slopes.abs().max()) if slopes.any() else 1.0
         return _Joint(total.detach(), slopes / scale, scale)
 
-    def _of(self, kind: type[Kind]) -> dict[str, Kind]:
-        return {label: term for label, term in self._terms.items() if isinstance(term, kind)}
-
     def _weighted(self, values: Mapping[str, Tensor]) -> list[Tensor]:
         self.values |= {label: value.detach() for label, value in values.items()}
         return [value * self._weights[label] for label, value in values.items() if self._weights[label]]
+
+
+def _of_kind(kind: type[Kind], terms: Mapping[str, Term]) -> dict[str, Kind]:
+    return {label: term for label, term in terms.items() if isinstance(term, kind)}
 
 
 def _own(sums: Mapping[str, float], label: str) -> dict[str, float]:

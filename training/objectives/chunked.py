@@ -127,8 +127,8 @@ class _WeightedSums(torch.autograd.Function):
         if not is_kept:
             ctx.gradients = None  # held by nobody else, they become the leaves' gradients as they are, without a copy
         upstream = grad_outputs[0]
-        if upstream.item() != 1.0:  # mostly it is
-            scale = torch.mul if is_kept else Tensor.mul_
+        if is_kept or upstream.item() != 1.0:  # mostly it is
+            scale = torch.mul if is_kept else Tensor.mul_  # what is kept stays as it is, whatever becomes of the copy
             gradients = [None if gradient is None else scale(gradient, upstream) for gradient in gradients]
         given = [None if gradient is None else gradient.to(ctx.dtypes[idx]) for idx, gradient in enumerate(gradients)]
         return *given, None, None, None, None, None

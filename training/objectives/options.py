@@ -17,14 +17,16 @@ class Needs:
 
     targets: bool = False
     """A teacher's distributions."""
+    no_sample: bool = False
+    """No random sample of them, which would bias the term."""
+    no_cache: bool = False
+    """Whole ones, of which a cache holds a part."""
     states: bool = False
     """The hidden states of student and teacher."""
     spans: bool = False
     """A teacher's log-probabilities of stretches of text, for another tokenizer."""
     same_tokens: bool = False
     """The teacher's tokens are compared with the student's one by one."""
-    groups: bool = False
-    """All rows of a group (column ``group``) in one micro-batch."""
     columns: tuple[str, ...] = ()
     """Of the data set. A column says something of a whole row, so such a term excludes packing."""
     tells_rows_apart: bool = False
@@ -33,10 +35,11 @@ class Needs:
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
             self.targets or other.targets,
+            self.no_sample or other.no_sample,
+            self.no_cache or other.no_cache,
             self.states or other.states,
             self.spans or other.spans,
             self.same_tokens or other.same_tokens,
-            self.groups or other.groups,
             tuple(dict.fromkeys(self.columns + other.columns)),
             self.tells_rows_apart or other.tells_rows_apart,
         )
@@ -103,12 +106,16 @@ class DivergenceOptions(Options):
 
     @property
     def needs(self) -> Needs:
-        return Needs(targets=True, same_tokens=True)
+        return Needs(targets=True, no_sample=True, same_tokens=True)
 
 
 class ForwardKlOptions(DivergenceOptions):
     missing: Literal["bucket", "zero"] = "bucket"
     """What a sparse teacher gives to tokens it did not store: its true remainder, as one outcome, or nothing."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(targets=True, no_sample=self.temperature != 1.0, same_tokens=True)
 
 
 class ReverseKlOptions(DivergenceOptions):
@@ -143,7 +150,7 @@ class ProOptions(Options):
 
     @property
     def needs(self) -> Needs:
-        return Needs(groups=True, columns=("group", "rank"), tells_rows_apart=True)
+        return Needs(columns=("group", "rank"), tells_rows_apart=True)
 
 
 class UldOptions(Options):
@@ -153,7 +160,7 @@ class UldOptions(Options):
 
     @property
     def needs(self) -> Needs:
-        return Needs(targets=True)
+        return Needs(targets=True, no_sample=True, no_cache=self.temperature != 1.0)
 
 
 class AlmOptions(Options):
@@ -199,4 +206,4 @@ class AdsOptions(Options):
     @property
     def needs(self) -> Needs:
         needs_teacher = self.reference == "teacher" or self.max_kl is not None
-        return Needs(targets=needs_teacher, same_tokens=needs_teacher)
+        return Needs(targets=needs_teacher, no_sample=self.reference == "teacher", same_tokens=needs_teacher)

@@ -41,7 +41,7 @@ def comparable(chunk: Predictions, temperature: float, missing: Missing = "bucke
     known = known.masked_fill(targets.log_probs == -torch.inf, FLOOR)  # padding
     if targets.is_sample:
         return _sampled(targets, temperature), known.clamp(min=FLOOR)
-    return coarse_teacher(targets, temperature, missing), _with_rest(known)
+    return _coarse_teacher(targets, temperature, missing), _with_rest(known)
 
 
 def targets_of(chunk: Predictions) -> Dense | Sparse:
@@ -87,7 +87,7 @@ def _with_rest(known: Tensor) -> Tensor:
     return torch.cat([known, rest], dim=1).clamp(min=FLOOR)
 
 
-def coarse_teacher(targets: Sparse, temperature: float, missing: Missing) -> Tensor:
+def _coarse_teacher(targets: Sparse, temperature: float, missing: Missing) -> Tensor:
     """(n, k + 1) log-probabilities at ``temperature`` of the stored tokens, and of all others as one."""
     known = targets.log_probs
     rest = torch.full_like(known[:, :1], -torch.inf)

@@ -33,6 +33,6 @@ class _Picked(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]: once_differentiable drops names
         log_probs, ids = ctx.saved_tensors
         picked = grad_outputs[0]
-        q = log_probs.exp() if is_graph_kept() else log_probs.exp_()  # nobody else has them
+        q = log_probs.exp() if is_graph_kept() else log_probs.exp_()  # each call made its own
         gradient = q.mul_(-picked.sum(1, keepdim=True))
         return gradient.scatter_add_(1, ids, picked), None

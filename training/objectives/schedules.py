@@ -59,6 +59,18 @@ def check_schedule(schedule: Schedule, total_steps: int | None = None) -> None:
         raise ConfigError(f"a schedule's point at step {steps[-1]} lies past the stage's last step, {total_steps}")
 
 
+def check_together(schedules: Sequence[Schedule], total_steps: int) -> None:
+    """Raise ConfigError where all ``schedules``, the weights of a stage of ``total_steps``, are 0 in one of its steps.
+
+    The step would teach nothing, and decay weights. Weights of at least 0 are all 0 at the first step or at a point
+    of one of them, if they ever are.
+    """
+    points = (step for schedule in schedules if not isinstance(schedule, int | float) for step, _ in schedule)
+    for step in sorted({0, *points}):
+        if step < total_steps and not any(value_at(schedule, step) for schedule in schedules):
+            raise ConfigError(f"all weights are 0 at step {step}, which would teach nothing: leave one above 0")
+
+
 def _check_value(value: float) -> None:
     if not isfinite(value):
         raise ConfigError(f"a schedule's value is {value}: give a finite number")

@@ -6,14 +6,13 @@ from functools import partial
 
 from ...runtime.errors import ConfigError
 from ..data.sources import check_address
+from ..objectives.options import Needs
 from ..objectives.registry import options_of
-from ..objectives.schedules import check_schedule, values_of
+from ..objectives.schedules import check_schedule, check_together, values_of
 from ..student.ends import wanted_source
 from .merge import labels_of
 from .schema import Objective, Recipe, Stage, Student, Teacher
 
-FROM_TEACHER = ("output_entropy", "self_consistency", "difficulty_score")
-"""Columns that a text cache adds to its rows."""
 _WITH_LOGITS = ("logit-cache", "online")
 
 
@@ -101,8 +100,11 @@ def _stage(stage: Stage, recipe: Recipe) -> Faults:
     yield from _patterns(stage)
     yield from _data(stage, recipe)
     yield from _objectives(stage, recipe)
-    if not any(value for objective in stage.objective for value in values_of(objective.weight)):
+    weights, steps = [objective.weight for objective in stage.objective], stage.steps
+    if not any(value for weight in weights for value in values_of(weight)):
         yield "objective", "has no term with a weight, so nothing would be learnt: give one a weight above 0"
+    elif steps is not None and (fault := _refusal(lambda: check_together(weights, steps))):
+        yield "objective", fault
     if stage.rounds is not None and "pro" not in [objective.term for objective in stage.objective]:
         yield "rounds", "makes ranked answers, which no objective reads: add an [[objective]] with term = 'pro'"
 
@@ -177,17 +179,27 @@ def _objective(objective: Objective, stage: Stage, teacher: Teacher | None) -> F
         yield ".weight", fault
     elif objective.term != "entropy" and (lowest := min(values_of(objective.weight))) < 0:
         yield ".weight", f"is {lowest:g}, with which the loss falls for ever: give at least 0"
-    if needs.targets and (teacher is None or teacher.kind not in _WITH_LOGITS):
-        has = "there is no teacher" if teacher is None else f"a {teacher.kind} has none"
-        yield "", f"needs a teacher's distributions, and {has}: add a teacher of kind logit-cache or online"
-    if needs.states and (teacher is None or teacher.kind != "online"):
-        has = "there is no teacher" if teacher is None else f"a {teacher.kind} has none"
-        yield "", f"needs a teacher's hidden states, and {has}: add a teacher of kind online"
-    if needs.spans and (teacher is None or teacher.kind != "online"):
-        has = "there is no teacher" if teacher is None else f"a {teacher.kind} has none"
-        yield "", f"needs a teacher's log-probabilities of the text, and {has}: add a teacher of kind online"
+    yield from _signals(needs, teacher)
     if (needs.columns or needs.tells_rows_apart) and stage.data.packing:
         yield "", "tells rows apart, and packing joins them: set data.packing to false"
+
+
+def _signals(needs: Needs, teacher: Teacher | None) -> Faults:
+    """What a term needs of the teacher."""
+    kind = None if teacher is None else teacher.kind
+    has = "there is no teacher" if kind is None else f"a {kind} has none"
+    if needs.targets and kind not in _WITH_LOGITS:
+        yield "", f"needs a teacher's distributions, and {has}: add a teacher of kind logit-cache or online"
+    if needs.states and kind != "online":
+        yield "", f"needs a teacher's hidden states, and {has}: add a teacher of kind online"
+    if needs.spans and kind != "online":
+        yield "", f"needs a teacher's log-probabilities of the text, and {has}: add a teacher of kind online"
+    if needs.no_sample and teacher is not None and teacher.sampled:
+        ways = "set teacher.sampled to false, or take forward_kl at temperature 1"
+        yield "", f"would be biased by a sampled teacher: {ways}"
+    if needs.no_cache and kind == "logit-cache":
+        why = "at another a logit-cache does not know its rest, and even a copy of the teacher has a loss"
+        yield ".temperature", f"must be 1, for {why}: set it to 1, or take a teacher of kind online"
 
 
 def _refusal(check: Callable[[], object]) -> str | None:

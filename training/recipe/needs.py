@@ -13,6 +13,12 @@ def needs_of_stage(stage: Stage) -> Needs:
     return needs
 
 
+def columns_of_stage(stage: Stage) -> tuple[str, ...]:
+    """What its terms and its order read of each row."""
+    by = stage.data.curriculum.by
+    return needs_of_stage(stage).columns if by is None else (*needs_of_stage(stage).columns, by)
+
+
 def uses_teacher(stage: Stage, recipe: Recipe) -> bool:
     """Whether the stage trains on what the teacher says. One that reads a text cache as its data only reads it."""
     if recipe.teacher is None or stage.rounds is not None:

@@ -211,7 +211,7 @@ class Stage(Table):
     save_steps: Positive | None = None
     """None: at the end of the stage."""
     gradient_share_steps: Positive | None = None
-    """How often each term's part in the gradient is measured, which costs a backward pass for each. None: never."""
+    """How often the part in the gradient of each term with a weight is measured: a backward pass each. None: never."""
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     learning_rate: LearningRate = LearningRate()

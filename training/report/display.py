@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
 _SHOWN = ("learning_rate", "grad_norm", "tokens_per_s")
@@ -56,20 +58,22 @@ class Terminal:
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar."""
-        if self._bar is not None:
-            self._bar.console.print(line, soft_wrap=True)
-        else:
-            self._stream.write(f"{line}\n")
-            self._stream.flush()
+        with self._while_there():
+            if self._bar is not None:
+                self._bar.console.print(line, soft_wrap=True)
+            else:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
 
     def begin(self, stage: str, total_steps: int, done: int = 0) -> None:
         self.end()
         self._stage, self._total, self._done = stage, total_steps, done
         self._started = time.monotonic()
         if self._is_live:
-            self._bar = _bar(self._stream)
-            self._task = self._bar.add_task(stage, total=total_steps, completed=done, loss="")
-            self._bar.start()
+            with self._while_there():
+                self._bar = _bar(self._stream)
+                self._task = self._bar.add_task(stage, total=total_steps, completed=done, loss="")
+                self._bar.start()
         elif done:
             self.say(f"{stage}: on after step {done} of {total_steps}")
 
@@ -86,8 +90,17 @@ class Terminal:
 
     def end(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with self._while_there():
+                self._bar.stop()
             self._bar = None
+
+    @contextmanager
+    def _while_there(self) -> Iterator[None]:
+        """A terminal may close, and the reader of a pipe end: that is no reason to end a training."""
+        try:
+            yield
+        except OSError:
+            self._bar, self._is_live, self._stream = None, False, io.StringIO()
 
     def _line(self, step: int, values: Mapping[str, float], kind: str) -> str:
         head = f"{self._stage} {step}/{self._total}" + (" held out" if kind == "eval" else "")

@@ -18,6 +18,11 @@ _NUMBER = re.compile(
     r"(?:(?P<whole>\d+) +(?=\d+\s?/\s?\d))?"
     r"(?P<rest>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+|\s?/\s?\d+)?|\.\d+)(?:\s?%)?"
 )
+_UNIT = re.compile(
+    r"\s*(?:[°€£]\s?[A-Z]?|(?!(?:[ap]m|pi|dozen|hundred|thousand|[mb]illion)\b)[^\W\d_]{2,}(?:/[^\W\d_]+)?)?[.\s]*",
+    re.IGNORECASE,
+)
+"""What may stand behind a number without changing which number it is. Not one letter, which may be a variable."""
 _LETTER = re.compile(r"(?<![A-Za-z])\(?([A-Za-z])\)?(?![A-Za-z'’])")
 _CHOICE = re.compile(r"\([A-Za-z]\)|[A-Za-z](?:[.):]\s|[.):]?$)")
 _FEW_WORDS = 5
@@ -59,11 +64,11 @@ def can_check(gold: str, checker: Checker) -> bool:
 
 
 def checker_of(gold: str) -> Checker | None:
-    """The checker that suits a right answer: a number, perhaps with its unit; the letter of a choice; or a few words.
-    None for a longer one, which nobody would say in the same words."""
+    """The checker that suits a right answer: a number, perhaps with its unit; the letter of a choice; or a few words,
+    among them times, ranges, powers and formulas. None for a longer one, which nobody would say in the same words."""
     gold = gold.strip()
     number = _NUMBER.match(gold)
-    if number and len(gold[number.end() :].split()) <= 1:
+    if number and _UNIT.fullmatch(gold, number.end()):
         return "number"
     if _CHOICE.match(gold):
         return "letter"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from .answers import Checker, can_check, checker_of, split_answer
@@ -20,8 +20,8 @@ class Question:
 
     messages: tuple[Message, ...]
     gold: str
+    checker: Checker
     is_apart: bool
-    checker: Checker = "number"
 
 
 def questions_of(
@@ -52,12 +52,12 @@ def _question(messages: tuple[Message, ...], checker: Checker | Literal["auto"])
     told_by = checker_of(gold) if checker == "auto" else checker
     if told_by is None or not can_check(gold, told_by):
         return None
-    return Question(messages[:-1], gold, bool(reasoning), told_by)
+    return Question(messages[:-1], gold, told_by, bool(reasoning))
 
 
 def fingerprint(questions: Iterable[Question]) -> str:
-    """SHA-256 of the questions and their answers, in order."""
+    """SHA-256 of the questions, their answers and how these are checked, in order."""
     digest = hashlib.sha256()
     for question in questions:
-        digest.update(json.dumps([question.messages, question.gold, question.is_apart], sort_keys=True).encode())
+        digest.update(json.dumps(asdict(question), sort_keys=True).encode())
     return digest.hexdigest()

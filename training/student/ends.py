@@ -24,7 +24,16 @@ def template_source(wanted: str | None, tokenizer: PreTrainedTokenizerBase) -> s
 
 
 def wanted_source(wanted: str) -> str:
-    """ConfigError for a name that is none, or a file that cannot be read."""
+    """ConfigError for a name that is none, a file that cannot be read, or what is no Jinja."""
+    source = _source(wanted)
+    try:
+        ChatTemplate(source, bos_token=None, eos_token=None)
+    except ModelError as error:
+        raise ConfigError(f"student.chat_template: {error}") from error
+    return source
+
+
+def _source(wanted: str) -> str:
     if any(sign in wanted for sign in "{%\n"):
         return wanted
     path = Path(wanted).expanduser()

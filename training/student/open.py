@@ -66,13 +66,14 @@ def read_student(folder: Path, student: Student) -> OpenStudent:
 
 def read_model(folder: Path, dtype: torch.dtype, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model in a folder. ModelError when transformers cannot open it, or would fill in weights at random."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"cannot open the model {folder}: {' '.join(str(error).split())[:300]}") from error
     model, report = loaded
     if missing := sorted(report["missing_keys"]):

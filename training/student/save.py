@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..disk import or_no_room
+from ..disk import or_a_clear_end_of_files
 from ..recipe.schema import Dtype
 from .ends import endings
 
@@ -39,7 +39,7 @@ def save_student(
     draft = folder.with_name(_DRAFT.format(name=folder.name))
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        with or_no_room(f"save the model to {folder}", "make room and run the same command again"):
+        with or_a_clear_end_of_files(f"save the model to {folder}"):
             draft.mkdir(parents=True)
             _write(model, tokenizer, draft, dtype, chat_template, stop_strings)
             if folder.exists():

@@ -38,7 +38,8 @@ class Teacher(Protocol):
 
     def rows(self, conversations: Dataset) -> Dataset:
         """The rows to train on. A text cache answers anew the last question of each ``messages`` and adds what it
-        knows of its answers as columns; rows without an answer are left out. The others change nothing."""
+        knows of its answers as columns; rows without an answer, or without a column that the stage needs, are left
+        out. The others change nothing."""
         ...
 
     def targets(self, batch: Mapping[str, Tensor], row: Tensor, position: Tensor) -> TargetSource | None:

@@ -67,12 +67,12 @@ class ModelSource:
         self.about = about
         """See ``logit_cache.Source``."""
 
-    def capture(self, rows: Sequence[TokenRow]) -> Iterator[Captured]:
+    def capture(self, rows: Sequence[TokenRow]) -> Iterator[list[Captured]]:
         """In any order: rows of similar length are computed together."""
         for group in _groups(sorted(rows, key=lambda row: len(row.input_ids))):
             hidden = self._hidden(group)
             for row, states in zip(group, hidden, strict=True):
-                yield self._of_row(row, states)
+                yield [self._of_row(row, states)]
 
     def _hidden(self, rows: Sequence[TokenRow]) -> list[Tensor]:
         """Hidden states at the predictions of each row."""

@@ -3,12 +3,13 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import ConfigError, TrainingError
 from ...runtime.json_file import read_json
+from ..lock import alone
 
 IDENTITY_FILE = "teacher.identity"
 """JSON; not called so, because the other files of the folder are a data set."""
@@ -84,22 +85,12 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Keep a second process from filling the same cache. Where files cannot be locked nothing is checked."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    with lock:
+    """Keep a second process from filling the same cache."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainingError(f"another process is filling the cache in {folder}: wait for it, or end it") from None
-        except OSError:  # a network disk without locks
-            pass
+            folder.mkdir(parents=True, exist_ok=True)
+            busy = f"another process is filling the cache in {folder}: wait for it, or end it"
+            stack.enter_context(alone(folder / ".lock", busy))
+        except OSError as error:
+            raise cannot_write(folder, error) from error
         yield

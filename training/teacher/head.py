@@ -27,10 +27,7 @@ class SplitModel:
         self.head = model.get_output_embeddings()
         if self.head is None:
             raise ModelError(f"{type(model).__name__} has no output matrix: a teacher is a causal language model")
-        config = model.config.get_text_config()
-        self._softcap = getattr(config, "final_logit_softcapping", None)
-        self._factor = getattr(config, "logit_scale", None) or 1.0
-        self._factor /= getattr(config, "logits_scaling", None) or 1.0
+        self._factor, self._softcap = scale_and_cap(model.config)
         self.vocab_size = vocab_size or self.head.weight.shape[0]
         self._check()
 
@@ -65,6 +62,13 @@ class SplitModel:
             self.vocab_size,
             "it cannot be a teacher in memory; serve it, and use a text cache",
         )
+
+
+def scale_and_cap(config: Any) -> tuple[float, float | None]:
+    """What a family multiplies its logits with, and what it then bends them to stay below."""
+    config = config.get_text_config()
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    return scale, getattr(config, "final_logit_softcapping", None) or None
 
 
 def check_halves(model: Any, logits: Callable[[Batch], Tensor], num_tokens: int, otherwise: str) -> None:

@@ -33,7 +33,9 @@ class Source(Protocol):
         """What it is: the files' hash, or the name that its server gives it."""
         ...
 
-    def capture(self, rows: Sequence[TokenRow]) -> Iterator[Captured]: ...
+    def capture(self, rows: Sequence[TokenRow]) -> Iterator[list[Captured]]:
+        """Those that are there together, as soon as they are."""
+        ...
 
 
 class LogitCache:
@@ -153,7 +155,8 @@ class LogitCache:
                     source = source or self._opened()
                     for captured in source.capture(list(missing.values())):
                         pending.add(captured)
-                        progress.add(0, len(captured.row.input_ids), len(captured.row.input_ids))
+                        num_tokens = sum(len(one.row.input_ids) for one in captured)
+                        progress.add(0, num_tokens, num_tokens)
                 progress.add(len(portion), 0)
 
     def _sum_up(self) -> None:

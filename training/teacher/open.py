@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,7 @@ def open_teacher(
     device: Any = None,
     with_states: bool = False,
     needs_same_tokens: bool = True,
+    needs_columns: Sequence[str] = (),
     say: Say,
     price: Price | None = None,
     patience: Patience | None = None,
@@ -41,13 +42,14 @@ def open_teacher(
 
     ``student`` (a model of transformers) and ``tokenizer`` are needed by teachers that have logits: their vocabularies
     must be the student's, unless nothing that is learnt needs it (not ``needs_same_tokens``) of an online teacher.
+    ``needs_columns``: what each row must have, so that a text cache leaves out answers without it.
     ``device``: None is CUDA where there is one. Raises ConfigError and ModelError.
     """
     folder = Path(table.cache) if table.cache else folder
     if table.kind == "text-cache":
         from .text_cache import TextCache
 
-        return TextCache(table, folder, say=say, price=price, patience=patience)
+        return TextCache(table, folder, needs_columns=needs_columns, say=say, price=price, patience=patience)
     if table.max_rows is not None:
         raise ConfigError("teacher.max_rows is for a text-cache: limit the data with data.max_rows")
     beside = _Beside(table, resolve_model, student, tokenizer, device, say)

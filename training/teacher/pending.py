@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...runtime.errors import TrainingError
@@ -26,6 +27,8 @@ class Pending:
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
+        self._captured: list[Captured] = []
+        """Not encoded yet."""
         self._rows: dict[int, StoredRow] = {}
         self._path: Path | None = None
         self._count = 0
@@ -36,21 +39,31 @@ class Pending:
         pass
 
     def __exit__(self, *_: object) -> None:
-        if self._rows and not self._is_failed:
-            self._finish()
+        if self._is_failed:
+            return
+        try:
+            self._encode()
+        finally:
+            if self._rows:
+                self._finish()
 
     def __contains__(self, key: int) -> bool:
         return key in self._rows
 
-    def add(self, captured: Captured) -> None:
+    def add(self, captured: Sequence[Captured]) -> None:
         """TrainingError for what is no distribution, and when it cannot be written."""
-        row = self._encoded(captured)
-        self._rows[row.key] = row
-        self._count += len(row.records)
+        self._captured += captured  # all at once, so that what befalls one does not lose the others
+        self._encode()
         if self._count >= PREDICTIONS_PER_FILE:
             self._finish()
         elif time.monotonic() - self._written_s >= EVERY_S:
             self._write()
+
+    def _encode(self) -> None:
+        while self._captured:
+            row = self._encoded(self._captured.pop())
+            self._rows[row.key] = row
+            self._count += len(row.records)
 
     def _encoded(self, captured: Captured) -> StoredRow:
         encoding = self._shards.encoding

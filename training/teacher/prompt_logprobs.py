@@ -49,7 +49,7 @@ class EndpointSource:
         self._has_ids = any(one.get("owned_by") == "vllm" for one in models)
         return {"served_as": self._model}
 
-    def capture(self, rows: Sequence[TokenRow]) -> Iterator[Captured]:
+    def capture(self, rows: Sequence[TokenRow]) -> Iterator[list[Captured]]:
         """Each as soon as it is there, once ``about`` has been asked; also what came before an error or Ctrl-C."""
         waiting, running = iter(rows), set[asyncio.Task[Captured]]()
         with asyncio.Runner() as runner:
@@ -61,9 +61,11 @@ class EndpointSource:
                     if not running:
                         return
                     done, running = runner.run(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
-                    yield from _results(done)
+                    yield _whole(done)
+                    for task in done:
+                        task.result()  # or the error that it ended with
             except KeyboardInterrupt:
-                yield from _results(task for task in running if task.done())
+                yield _whole(task for task in running if task.done())
                 raise
             finally:
                 runner.run(_end(endpoint, running))
@@ -116,16 +118,8 @@ class EndpointSource:
         return Captured(row, ids, log_probs, np.exp(log_probs).sum(axis=1))
 
 
-def _results(ended: Iterable[asyncio.Task[Captured]]) -> Iterator[Captured]:
-    """What came, and then the error of one that failed."""
-    failed = None
-    for task in ended:
-        if task.exception() is None:
-            yield task.result()
-        else:
-            failed = task.exception()
-    if failed is not None:
-        raise failed
+def _whole(ended: Iterable[asyncio.Task[Captured]]) -> list[Captured]:
+    return [task.result() for task in ended if task.exception() is None]
 
 
 async def _end(endpoint: Endpoint, running: Collection[asyncio.Task[Captured]]) -> None:

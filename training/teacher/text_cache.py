@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -18,18 +18,19 @@ from .fingerprint import fingerprint, is_here, vocabulary_size
 from .journal import Journal
 from .own_server import serve_local
 from .progress import Price, Progress
+from .taught import COLUMNS, is_document, taught, with_known, without_unknown
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..recipe.schema import Teacher as TeacherTable
 
-COLUMNS = ("output_entropy", "self_consistency", "difficulty_score")
 _API_KEY = "OPENAI_API_KEY"
 
 
 class TextCache:
-    """Answers in ``folder``, of the server at ``endpoint``; of one that is started for ``model`` where that is None."""
+    """Answers in ``folder``, of the server at ``endpoint``; of one that is started for ``model`` where that is None.
+    ``needs_columns``: what rows cannot do without."""
 
     kind: ClassVar[Kind] = "text-cache"
     reads: ClassVar[Reads] = "conversations"
@@ -39,11 +40,13 @@ class TextCache:
         table: "TeacherTable",
         folder: Path,
         *,
+        needs_columns: Sequence[str] = (),
         say: Say,
         price: Price | None = None,
         patience: Patience | None = None,
     ) -> None:
         self._table = table
+        self._needs = [name for name in needs_columns if name in COLUMNS]
         self._say, self._price, self._patience = say, price, patience
         self._source: dict[str, Any] = {}
         """What answers: see ``claim_source``."""
@@ -69,23 +72,25 @@ class TextCache:
         self._sum_up({question.id for question in questions})
 
     def rows(self, conversations: "Dataset") -> "Dataset":
-        """The conversations with the teacher's last answers, and ``COLUMNS``, as far as all answers have them.
-        Documents, which ask nothing, stay as they are, and then nobody has ``COLUMNS``."""
+        """The conversations with the teacher's last answers, and those of ``taught.COLUMNS`` that all of them have; a
+        document, which asks nothing, stays as it is and has none. An answer is left out where a column is not known of
+        it that is needed."""
         from datasets import Dataset
 
         answers = {record["id"]: record for record in self._journal.records() if is_usable(record)}
-        rows = [found for row in conversations if (found := _taught(row, answers)) is not None]
-        taught = [row for row in rows if not _is_document(row)]
-        num_documents = len(rows) - len(taught)
-        num_asked = len(conversations) - num_documents
-        if not taught:
+        rows = [found for row in conversations if (found := taught(row, answers)) is not None]
+        num_documents = sum(map(is_document, rows))
+        num_asked, num_answered = len(conversations) - num_documents, len(rows) - num_documents
+        if not num_answered:
             raise TrainingError(f"{self.folder} has no answer to any of the {num_asked} conversations")
-        known = [name for name in COLUMNS if any(row[name] is not None for row in taught)]
-        whole = [row for row in rows if _is_document(row) or all(row[name] is not None for name in known)]
-        if lost := len(conversations) - len(whole):
-            self._say(f"{num_asked - lost} of {num_asked} conversations have a whole answer; {lost} are left out")
-        absent = set(COLUMNS) - set(() if num_documents else known)
-        return Dataset.from_list([{k: v for k, v in row.items() if k not in absent} for row in whole])
+        if lost := num_asked - num_answered:
+            self._say(f"{num_answered} of {num_asked} conversations have a whole answer; {lost} are left out")
+        known, needed = with_known(self._needs, rows), " or no ".join(self._needs)
+        if lost := len(rows) - len(known):
+            self._say(f"{lost} of {num_answered} answers are left out, for they have no {needed}")
+        if lost == num_answered:
+            raise TrainingError(f"each answer in {self.folder} has no {needed}")
+        return Dataset.from_list(without_unknown(known))
 
     def all_rows(self) -> "Dataset":
         """Everything in the cache as conversations: a data set of its own."""
@@ -221,21 +226,6 @@ class TextCache:
         if others := len(records) - len(usable) - cut:
             line += f"; {others} empty or too long are left out"
         self._say(line)
-
-
-def _is_document(row: Mapping[str, Any]) -> bool:
-    return row.get("text") is not None
-
-
-def _taught(row: Any, answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A conversation with the teacher's answer and ``COLUMNS``; None where there is no answer. A document as it is."""
-    if _is_document(row):
-        return row
-    question = question_of(row["messages"] or ())
-    if question is None or (record := answers.get(question.id)) is None:
-        return None
-    said = {"role": "assistant", "content": record["teacher_text"]}
-    return {**row, "messages": [*question.messages, said], **{name: record[name] for name in COLUMNS}}
 
 
 def _different(rows: Iterable[Messages], limit: int | None) -> list[Question]:

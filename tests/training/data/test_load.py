@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,15 @@ def test_notes_that_were_being_written_are_no_notes(tmp_path: Path, monkeypatch:
     load(tmp_path / "out", path)
 
 
+def test_notes_that_cannot_be_read_are_made_anew(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", PAIRS)
+    whole = load(tmp_path / "out", path)
+    for notes in (tmp_path / "out" / "data").glob("*.json"):
+        notes.write_bytes(b"")
+    again = load(tmp_path / "out", path)
+    assert (again.train[:], again.notes) == (whole.train[:], whole.notes)
+
+
 def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
     for place in ("x", "y"):
         (tmp_path / "data" / place).mkdir(parents=True)
@@ -235,6 +245,13 @@ def test_ranked_answers_stay_together_and_apart_from_others(options: dict[str, i
         assert (groups == groups.astype(np.float32)).all()
         assert len(set(groups)) == len(part) / 2, "the same ids in another file are other groups"
         assert part["rank"][:] == [0.0, 1.0] * (len(part) // 2)
+
+
+def test_ranked_answers_that_came_apart_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [*RANKED[::2], *RANKED[1::2]])
+    with pytest.raises(ConfigError, match="other rows stand between them: sort the data by group"):
+        load(tmp_path / "out", path, needs=("group", "rank"))
+    assert len(load(tmp_path / "out", path, eval_rows=0).train) == 80, "to nobody else it matters"
 
 
 def test_questions_are_enough_where_a_teacher_answers(tmp_path: Path) -> None:
@@ -316,6 +333,7 @@ def test_addresses_of_the_hub() -> None:
 def test_a_data_set_as_the_hub_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of that name is opened as the Hub's copy would be: configurations, splits, columns of other types."""
     rows = [{**pair, "id": f"row-{idx}", "tags": ["sum"], "meta": {"at": None}} for idx, pair in enumerate(PAIRS)]
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
     folder = tmp_path / "org" / "sums"
     (folder / "main").mkdir(parents=True)
     written(folder / "main" / "train.parquet", rows)
@@ -335,6 +353,46 @@ def test_a_data_set_as_the_hub_has_it(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(load(tmp_path / "slice", "hub:org/sums:train[:20]", eval_rows=0, max_rows=5).train) == 5
     with pytest.raises(ConfigError, match=r"hub:org/sums:other:train cannot be opened: .*main"):
         load(tmp_path / "other", "hub:org/sums:other:train")
+
+
+def on_the_hub(folder: Path, rows: list[dict], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As org/rows: a folder of that name is opened as the Hub's copy would be."""
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # after each reading of a Parquet stream
+    (folder / "org" / "rows").mkdir(parents=True)
+    written(folder / "org" / "rows" / "train.parquet", rows)
+    monkeypatch.chdir(folder)
+
+
+def test_stages_that_read_one_stream_share_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_the_hub(tmp_path, PAIRS * 3, monkeypatch)
+    counts = {"first": 50, "second": 30, "third": 40, "fourth": 20}
+    stages = [
+        stage(train=[address], max_rows=count, eval_rows=4).model_copy(update={"name": name})
+        for (name, count), address in zip(counts.items(), ["hub:org/rows", "hub:org/rows:train"] * 2, strict=True)
+    ]
+    recipe = Recipe(name="x", title="x", student=Student(model="demo"), stages=stages)
+    taken = {one.name: load_examples(one, recipe, tmp_path / "out").train["messages"][:] for one in stages[:3]}
+    assert {name: len(rows) for name, rows in taken.items()} == {"first": 50, "second": 30, "third": 40}
+    everything = Counter(messages[0]["content"] for rows in taken.values() for messages in rows)
+    assert everything == {pair["question"]: 3 for pair in PAIRS}, "each row once"
+    with pytest.raises(ConfigError, match=r"hub:org/rows:train behind its first 120 rows: there are no rows"):
+        load_examples(stages[3], recipe, tmp_path / "out")
+
+
+def test_of_single_messages_whole_conversations_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [
+        {"message_id": f"{tree}-{turn}", "parent_id": f"{tree}-{turn - 1}" if turn else None, "text": f"{tree}-{turn}"}
+        | {"role": "assistant" if turn % 2 else "prompter"}
+        for tree in range(30)
+        for turn in range(4)
+    ]
+    on_the_hub(tmp_path, messages, monkeypatch)
+    one = stage(train=["hub:org/rows"], max_rows=20)
+    recipe = Recipe(name="x", title="x", student=Student(model="demo"), stages=[one])
+    conversations = load_examples(one, recipe, tmp_path / "out").train["messages"][:]
+    trees = [[turn["content"] for turn in turns] for turns in conversations]
+    assert len(trees) == 20
+    assert all(texts == [f"{texts[0][:-2]}-{turn}" for turn in range(4)] for texts in trees)
 
 
 def test_texts_for_a_tokenizer(tmp_path: Path) -> None:

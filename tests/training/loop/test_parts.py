@@ -1,5 +1,6 @@
 """The parts of the loop by themselves."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tapster.training.loop.collate import Collator, columns_of, lengths, positio
 from tapster.training.loop.ledger import Ledger
 from tapster.training.loop.module import StudentModule, check_student, logit_scale
 from tapster.training.loop.order import group_size, micro_batch_size, plan_rows, sort_within_steps, total_steps
-from tapster.training.loop.shares import shares
+from tapster.training.loop.shares import gradient_shares, shares
 from tapster.training.objectives.assembly import Assembly
 from tapster.training.objectives.batch import GlobalBatch
 from tapster.training.recipe.schema import Objective, Stage, Student
@@ -98,6 +99,8 @@ def test_logits_that_are_scaled_or_capped() -> None:
     assert logit_scale(config) == 1.0
     config.logits_scaling = 8.0
     assert logit_scale(config) == 0.125
+    config.logit_scale = 4.0
+    assert logit_scale(config) == 0.5
     config.final_logit_softcapping = 30.0
     with pytest.raises(ModelError, match="caps its logits"):
         logit_scale(config)
@@ -241,6 +244,14 @@ def test_shares_add_up_and_may_be_negative() -> None:
     found = shares(gradients)  # the sum is (2, 0, 2)
     assert found == {"a": pytest.approx(6 / 8), "b": pytest.approx(2 / 8)}
     assert shares({"a": [torch.tensor([2.0])], "b": [torch.tensor([-1.0])]}) == {"a": 2.0, "b": -1.0}
+
+
+def test_what_is_only_looked_at_has_no_share() -> None:
+    objectives = [Objective(term="entropy"), Objective(term="cross_entropy")]
+    module = StudentModule(tiny("sdpa"), Assembly(objectives, total_steps=1))
+    batch = Collator(0)([row([1, 2, 3, 4, 5], 0)])
+    found = gradient_shares(module, batch, 0, GlobalBatch(predictions=4, rows=1, micro_batches=1), {}, nullcontext)
+    assert found == {"cross_entropy": pytest.approx(1.0)}
 
 
 def test_the_ledger_adds_over_micro_batches_and_averages_over_steps() -> None:

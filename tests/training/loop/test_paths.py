@@ -32,6 +32,12 @@ def learnt(out: Path) -> list[str]:
     return [tokenizer.decode([label for label in row["labels"] if label >= 0]) for rows in files for row in rows]
 
 
+def test_a_step_without_a_weight_is_refused_as_soon_as_steps_are_known(data: Path, tmp_path: Path) -> None:
+    warm = [{"term": "cross_entropy", "weight": [[1, 0.0], [3, 1.0]]}]
+    with pytest.raises(ConfigError, match="all weights are 0 at step 0, which would teach nothing"):
+        run(recipe(data, SHORT | {"steps": None, "epochs": 1.0, "objective": warm}), tmp_path / "out")
+
+
 # Teachers
 
 

@@ -1,5 +1,6 @@
 """A run that is out of room, finished, changed or wrong: nothing is lost, and one line says what to do."""
 
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -49,6 +50,48 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(
     assert losses(out) == losses(whole)
     ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (out, whole))
     assert all(tensor.equal(ours[name]) for name, tensor in theirs.items())
+
+
+@pytest.fixture(scope="module")
+def stopped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that ended behind its first checkpoint."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+
+    def failed(self: object, **_: object) -> None:
+        raise TrainingError("no further")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trainer.DistillTrainer, "evaluate", failed)
+        with pytest.raises(TrainingError, match="no further"):
+            run(recipe(data, {"eval_steps": 4, "data": {"train": [str(data)], "eval_rows": 0}}), out)
+    return out
+
+
+@pytest.mark.parametrize(
+    "name", [checkpoints.WEIGHTS, checkpoints.OBJECTIVES, "trainer_state.json", "optimizer.pt", "rng_state.pth"]
+)
+def test_a_damaged_checkpoint_is_one_clear_line(name: str, data: Path, stopped: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(stopped, tmp_path / "run")
+    file = out / "stages" / "01-sft" / "checkpoint-3" / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    wanted = recipe(data, {"data": {"train": [str(data)], "eval_rows": 0}})
+    with pytest.raises(
+        TrainingError, match=r"checkpoint-3 cannot be read \(.+\): if it is damaged, remove it"
+    ) as caught:
+        run(wanted, out)
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(file.parent)
+    run(wanted, out)
+    assert len(losses(out)) == 8
+
+
+def test_a_folder_that_was_full_at_once_is_a_run_s(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(TrainingError, match=r"File too large.*; make room"), full_disk(0):
+        run(recipe(data), out)
+    assert list(out.glob("*.new"))
+    run(recipe(data, {"steps": 1, "objective": [{"term": "cross_entropy"}]}), out)
+    assert not list(out.glob("*.new"))
 
 
 def test_a_file_that_cannot_be_written_is_one_clear_line(data: Path, tmp_path: Path) -> None:

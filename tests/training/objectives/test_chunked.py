@@ -105,6 +105,18 @@ def test_a_second_backward_needs_the_graph_kept_as_everywhere() -> None:
         total.backward()
 
 
+@pytest.mark.parametrize("upstream", [1.0, -2.5])
+def test_a_gradient_of_a_kept_graph_may_be_changed(upstream: float) -> None:
+    leaves = inputs()
+    total, _ = weighted_sums(*leaves, values, (1.0, 0.0), 4)
+    wanted = torch.autograd.grad(total * upstream, leaves, retain_graph=True)
+    kept = [gradient.clone() for gradient in wanted]
+    for gradient in wanted:
+        gradient.zero_()
+    for ours, theirs in zip(torch.autograd.grad(total * upstream, leaves), kept, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_logits_never_exist_for_more_than_a_chunk() -> None:
     seen: list[int] = []
 

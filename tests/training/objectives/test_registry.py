@@ -42,7 +42,6 @@ def test_every_term_can_be_made(name: str) -> None:
 def test_needs_follow_from_options() -> None:
     assert needs_of(Objective(term="forward_kl")).targets
     assert needs_of(Objective(term="hidden_cosine")).states
-    assert needs_of(Objective(term="pro")).groups
     assert needs_of(Objective(term="pro")).columns == ("group", "rank")
     assert needs_of(Objective(term="cwce")).columns == ("output_entropy",)
     assert needs_of(Objective.model_validate({"term": "cwce", "column": "mine"})).columns == ("mine",)

@@ -3,7 +3,7 @@
 import pytest
 
 from tapster.runtime.errors import ConfigError
-from tapster.training.objectives.schedules import check_schedule, least, value_at
+from tapster.training.objectives.schedules import Schedule, check_schedule, check_together, least, value_at
 
 CE_OF_DANTE = [(200, 0.70), (2000, 1.0)]
 
@@ -22,6 +22,25 @@ def test_the_least_value_is_that_of_a_point() -> None:
 @pytest.mark.parametrize("step", [0, 137, 1000, 2000])
 def test_the_anchor_of_dante_falls_from_one_to_a_tenth(step: int) -> None:
     assert value_at([(0, 1.0), (2000, 0.1)], step) == pytest.approx(1 - 0.9 * step / 2000)
+
+
+@pytest.mark.parametrize(
+    ("schedules", "step"),
+    [
+        ([[(0, 0.0), (5, 1.0)]], 0),
+        ([[(3, 1.0), (5, 0.0), (7, 1.0)], 0.0], 5),
+        ([[(0, 1.0), (4, 0.0)], [(6, 0.0), (9, 1.0)]], 4),
+        ([[(0, 1.0), (20, 0.0)]], None),  # after the last step
+        ([[(0, 0.0), (5, 1.0)], [(0, 1.0), (5, 0.0)]], None),
+        ([0.5, 0.0], None),
+    ],
+)
+def test_in_no_step_all_weights_may_be_zero(schedules: list[Schedule], step: int | None) -> None:
+    if step is None:
+        check_together(schedules, 20)
+    else:
+        with pytest.raises(ConfigError, match=rf"all weights are 0 at step {step}, which would teach nothing"):
+            check_together(schedules, 20)
 
 
 def test_a_constant_is_itself() -> None:

@@ -99,6 +99,7 @@ def test_the_small_form_changes_values_by_name(recipe_file: Path) -> None:
         ("stages.sft.objective.cross_entropy.weight", "[[0, 1], [9, -1]]", "weight: is -1, with which the loss falls"),
         ("stages.sft.objective.cross_entropy.weight", "0", "stages.sft.objective: has no term with a weight"),
         ("stages.sft.objective", "[{term = 'entropy'}]", "stages.sft.objective: has no term with a weight"),
+        ("stages.sft.objective.cross_entropy.weight", "[[4, 0], [9, 1]]", "objective: all weights are 0 at step 0"),
         ("stages.sft.optimizer.betas", "[0.9]", "stages.sft.optimizer.betas: is [0.9]: it has too few values"),
         ("stages.sft.data.train", "[]", "stages.sft.data.train: is empty"),
         ("stages.sft.data.curriculum.order", "strict", "stages.sft.data.curriculum.by: is missing"),
@@ -140,6 +141,43 @@ def test_a_term_gets_what_it_needs_or_is_refused(recipe_file: Path) -> None:
     assert "needs a teacher's hidden states, and a logit-cache has none" in refusal(recipe_file, hidden, cache)
     online = ("teacher", "{kind = 'online', model = 'demo'}")
     assert read_recipe(str(recipe_file), overrides=[hidden, online]).stages[0].objective[0].term == "hidden_mse"
+
+
+@pytest.mark.parametrize(
+    ("term", "is_refused"),
+    [
+        ("{term = 'uld'}", True),
+        ("{term = 'jsd', beta = 0}", True),
+        ("{term = 'reverse_kl', weight = 0}", True),
+        ("{term = 'tvd'}", True),
+        ("{term = 'ads'}", True),
+        ("{term = 'ads', reference = 'self', max_kl = 1.0}", False),
+        ("{term = 'forward_kl', temperature = 2.0}", True),
+        ("{term = 'forward_kl'}", False),
+    ],
+)
+def test_a_sample_is_refused_before_it_is_taken_where_it_would_bias(
+    recipe_file: Path, term: str, is_refused: bool
+) -> None:
+    overrides = [
+        ("teacher", "{kind = 'logit-cache', model = 'demo', sampled = true}"),
+        ("stages.sft.objective", f"[{term}, {{term = 'cross_entropy'}}]"),
+    ]
+    if is_refused:
+        assert "would be biased by a sampled teacher: set teacher.sampled to false" in refusal(recipe_file, *overrides)
+    else:
+        assert read_recipe(str(recipe_file), overrides=overrides).teacher
+
+
+def test_uld_of_a_cache_is_of_temperature_1(recipe_file: Path) -> None:
+    cache = ("teacher", "{kind = 'logit-cache', model = 'demo'}")
+    plain, tempered = (
+        ("stages.sft.objective", f"[{{term = 'uld', temperature = {value}}}]") for value in ("1.0", "2.0")
+    )
+    assert "objective.uld.temperature: must be 1, for at another a logit-cache" in refusal(recipe_file, cache, tempered)
+    assert read_recipe(str(recipe_file), overrides=[cache, plain]).teacher
+    online = ("teacher", "{kind = 'online', model = 'demo'}")
+    assert read_recipe(str(recipe_file), overrides=[online, tempered]).teacher
 
 
 def test_packing_excludes_what_tells_rows_apart(recipe_file: Path) -> None:

@@ -71,6 +71,7 @@ def test_a_teacher_s_address_is_set(capsys: pytest.CaptureFixture[str]) -> None:
         (("kai", "--small", "--data", "none.jsonl"), "there is no file or folder none.jsonl"),
         (("kai", "--small", "--data", "none.jsonl", "--dry-run"), "there is no file or folder none.jsonl"),
         (("kodalite", "--small", "--set", "student.scratch.hiden_size=5", "--dry-run"), "did you mean hidden_size"),
+        (("kodalite", "--small", "--set", "student.chat_template='{% for'", "--show"), "is no valid Jinja"),
         (("kodalite", "--small", "--set", "student.tokenizer=nosuch", "--dry-run"), "nosuch"),
         (("kodalite", "--small", "--set", "stages.chat.lora.targets=['nope']", "--dry-run"), "nothing to be trained"),
         (("kai", "--small", "--data", "sample:chta", "--show"), "did you mean sample:chat?"),

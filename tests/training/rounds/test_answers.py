@@ -1,6 +1,7 @@
 """What is read from an answer, and which pairs come of several."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def test_each_answer_is_in_one_pair() -> None:
 
 
 def test_pairs_are_written_as_neighbours_in_random_order(tmp_path: Path) -> None:
-    asked = [Question(({"role": "user", "content": f"{i}?"},), "4", is_apart=i % 2 == 0) for i in range(20)]
+    asked = [Question(({"role": "user", "content": f"{i}?"},), "4", "number", is_apart=i % 2 == 0) for i in range(20)]
     write_pairs(tmp_path / "pairs.jsonl", [(question, (worked("4"), worked("5"))) for question in asked], seed=1)
     rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     assert [(row["group"], row["rank"]) for row in rows] == [(group, rank) for group in range(20) for rank in (0, 1)]
@@ -128,6 +129,7 @@ def test_questions_that_can_be_checked() -> None:
     ]
     assert left_out == 1
     assert fingerprint(found) == fingerprint(list(found)) != fingerprint(found[:2])
+    assert fingerprint([replace(found[0], checker="exact"), *found[1:]]) != fingerprint(found)
 
 
 @pytest.mark.parametrize(
@@ -137,11 +139,25 @@ def test_questions_that_can_be_checked() -> None:
         ("$1,234.50", "number"),
         ("18 apples", "number"),
         ("-3", "number"),
+        ("25%", "number"),
+        ("20 °C.", "number"),
+        ("90km/h", "number"),
+        ("$1.50 each.", "number"),
         ("B", "letter"),
         ("(c) the moon", "letter"),
         ("D. both of them", "letter"),
         ("yes", "exact"),
         ("The moon.", "exact"),
+        ("2x+3", "exact"),
+        ("2x", "exact"),
+        ("5:30", "exact"),
+        ("5 pm", "exact"),
+        ("3-4", "exact"),
+        ("3,4", "exact"),
+        ("1e5", "exact"),
+        ("10^6", "exact"),
+        ("3 million", "exact"),
+        ("12/25/2020", "exact"),
         ("2 of the 3 are left over", None),
         ("It is a metaphor, for nobody is a lion.", None),
         ("", None),

@@ -16,7 +16,9 @@ from tapster.training.rounds.answers import is_right, split_answer
 from tapster.training.rounds.questions import Question
 from tapster.training.rounds.run import run_rounds
 
-QUESTIONS = [Question(({"role": "user", "content": f"the dog {name}?"},), "4", is_apart=False) for name in "abc"]
+QUESTIONS = [
+    Question(({"role": "user", "content": f"the dog {name}?"},), "4", "number", is_apart=False) for name in "abc"
+]
 ROUNDS = Rounds(count=2, samples=8, temperature=1.0, top_p=1.0, max_tokens=24)
 
 
@@ -110,7 +112,7 @@ def test_an_interruption_changes_nothing(student: Path, tmp_path: Path) -> None:
 
 def test_without_pairs_the_model_stays(student: Path, tmp_path: Path) -> None:
     train, lines = Trainer(), []
-    wrong = [Question(question.messages, "77", is_apart=False) for question in QUESTIONS]
+    wrong = [Question(question.messages, "77", "number", is_apart=False) for question in QUESTIONS]
     taught = run_rounds(student, tmp_path, wrong, ROUNDS, train, seed=0, say=lines.append)
     assert (taught.model, taught.is_finished, train.calls) == (student, True, [])
     assert lines[0].endswith("nothing to learn from, so the model stays as it is")

@@ -129,6 +129,9 @@ def test_what_is_no_model(tmp_path: Path, tiny: Any) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks 1 weights, first model.norm.weight"):
         read_model(folder, torch.float32)
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"cannot open the model .*/m: "):
+        read_model(folder, torch.float32)
 
 
 @pytest.mark.parametrize("template", ["kodalite", "chatml", "memphis"])

@@ -1,5 +1,6 @@
 """The logit cache: what it stores against the model's own distributions, and what kills, full disks and damage do."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -198,7 +199,7 @@ class Uniform:
         for row in rows:
             time.sleep(pause_s)
             shape = len(row.positions), 16
-            yield Captured(row, np.tile(np.arange(16), (shape[0], 1)), np.full(shape, -3.0), np.full(shape[0], 0.8))
+            yield [Captured(row, np.tile(np.arange(16), (shape[0], 1)), np.full(shape, -3.0), np.full(shape[0], 0.8))]
 what = {"model": "uniform", "top_k": 16, "sampled": False, "vocab_size": 300}
 rows = [{"input_ids": [n, *range(50)], "labels": [-100, *range(50)]} for n in range(400)]
 cache = LogitCache(Path(sys.argv[1]), what, Uniform, say=print)
@@ -249,7 +250,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_kept_out(tmp_path: Path, model: Path) -> None:
-    from tapster.training.teacher.files import only_one
-
-    with only_one(tmp_path), pytest.raises(TrainingError, match="another process is filling the cache"):
-        cache(model, tmp_path).prepare(token_rows(1))
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(TrainingError, match="another process is filling the cache"):
+            cache(model, tmp_path).prepare(token_rows(1))

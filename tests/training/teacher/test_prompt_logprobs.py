@@ -16,10 +16,13 @@ from tapster.runtime.errors import ConfigError, TrainingError
 from tapster.training.loop.collate import Collator
 from tapster.training.objectives.select import predictions_of
 from tapster.training.recipe.schema import Teacher
-from tapster.training.teacher.capture import token_row
+from tapster.training.teacher.capture import ModelSource, token_row
+from tapster.training.teacher.encoding import Encoding
 from tapster.training.teacher.endpoint import Patience
 from tapster.training.teacher.open import open_teacher
+from tapster.training.teacher.pending import Pending
 from tapster.training.teacher.prompt_logprobs import EndpointSource, TokenNames
+from tapster.training.teacher.shards import Shards
 
 QUICK = Patience(attempts=3, first_s=0.01, most_s=0.02, busy_s=1.0)
 
@@ -129,6 +132,37 @@ def test_an_interruption_loses_nothing_that_was_answered(tmp_path: Path) -> None
         assert len(server.asked) == 5
 
 
+def test_ctrl_c_is_not_lost_to_a_row_that_fails_beside_it() -> None:
+    class Both(EndpointSource):
+        async def _row(self, endpoint: Any, row: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            raise TrainingError("a broken server")
+
+    source = Both("http://127.0.0.1:9", None, 16, TokenNames(small_tokenizer()), patience=QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        list(source.capture([row for row in map(token_row, token_rows(1)) if row is not None]))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_what_came_with_a_row_that_ends_it_is_kept(
+    tmp_path: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for row in map(token_row, token_rows(3)) if row is not None]
+    together = list(itertools.chain.from_iterable(ModelSource(MODEL, 16, sampled=False).capture(rows)))
+    shards, calls, encode = Shards(tmp_path, Encoding(300, 16)), itertools.count(1), Encoding.encode
+
+    def second_fails(*given: Any) -> Any:
+        if next(calls) == 2:
+            raise error
+        return encode(*given)
+
+    monkeypatch.setattr(Encoding, "encode", second_fails)
+    pending = Pending(shards)
+    with pytest.raises((KeyboardInterrupt, TrainingError)), pending:
+        pending.add(together)
+    assert sum(row.key in shards for row in rows) == 2
+
+
 def test_each_answer_is_handed_on_at_once(tmp_path: Path) -> None:
     """None waits for another, so that a kill loses what is under way, and no more."""
     rows, first = token_rows(10), threading.Event()
@@ -141,9 +175,9 @@ def test_each_answer_is_handed_on_at_once(tmp_path: Path) -> None:
         source = EndpointSource(server.url, None, 16, TokenNames(small_tokenizer()), concurrency=3, patience=QUICK)
         source.about()
         captured = source.capture([row for row in map(token_row, rows) if row is not None])
-        assert next(captured).row.input_ids.tolist() == rows[0]["input_ids"]
+        assert [one.row.input_ids.tolist() for one in next(captured)] == [rows[0]["input_ids"]]
         first.set()
-        assert len(list(captured)) == 9
+        assert sum(map(len, captured)) == 9
 
 
 def test_what_an_endpoint_cannot_do_is_refused(tmp_path: Path) -> None:

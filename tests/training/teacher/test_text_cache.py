@@ -18,6 +18,7 @@ from teacher_server import RETRY_AFTER_S, Fault, teacher_server
 from tapster.runtime.errors import ConfigError, TrainingError
 from tapster.training.recipe.schema import Consistency, Teacher
 from tapster.training.teacher.endpoint import Patience, base_url, retry_after_s
+from tapster.training.teacher.open import open_teacher
 from tapster.training.teacher.progress import Price, Progress
 from tapster.training.teacher.text_cache import TextCache
 
@@ -158,6 +159,39 @@ def test_samples_that_were_cut_off_say_nothing(tmp_path: Path) -> None:
     assert record["samples"] == ["Two and two. #### 4"] * 2
     assert (record["self_consistency"], record["difficulty_score"]) == (1.0, 0.0)
     assert record["usage"]["completion_tokens"] == 5 * 2  # paid for all the same
+
+
+def test_a_whole_answer_is_learnt_though_its_samples_were_cut_off(tmp_path: Path) -> None:
+    """Of the first question all are whole, of the second only the answer; then one has no probabilities."""
+    whole = {"message": {"role": "assistant", "content": "#### 4"}}
+    cut = {"message": {"role": "assistant", "content": "That is 1 and"}, "finish_reason": "length"}
+    replies = [whole, whole, whole, whole, cut, cut, {**whole, "logprobs": None}, cut, cut]
+    talks = Dataset.from_list([{"messages": asked(number), "index": number} for number in (1, 2, 3)])
+    with teacher_server(choice=lambda number: replies[number]) as server:
+        teacher = cache(server.url, tmp_path, concurrency=1, consistency=Consistency(samples=2))
+        for number in (1, 2, 3):
+            teacher.prepare([asked(number)])
+    assert [one["self_consistency"] for one in records(tmp_path)] == [1.0, None, None]
+
+    def taught(*needs: str) -> tuple[Any, list[str]]:
+        said: list[str] = []
+        brought = Teacher(kind="text-cache", cache=str(tmp_path))
+        teacher = open_teacher(brought, tmp_path, resolve_model=Path, needs_columns=needs, say=said.append)
+        return teacher.rows(talks), said
+
+    rows, said = taught("rank")
+    assert (rows["index"][:], rows.column_names, said) == ([1, 2, 3], ["messages", "index"], [])
+    rows, said = taught("output_entropy")
+    assert (rows["index"][:], rows.column_names[2:]) == ([1, 2], ["output_entropy", "difficulty_score"])
+    assert said == ["1 of 3 answers are left out, for they have no output_entropy"]
+    rows, said = taught("self_consistency", "output_entropy")
+    assert (rows["index"][:], len(rows.column_names)) == ([1], 5)
+    [path] = tmp_path.glob("*.jsonl")
+    _, without_consistency, without_entropy = records(tmp_path)
+    without_entropy["self_consistency"] = 1.0
+    path.write_text(f"{json.dumps(without_consistency)}\n{json.dumps(without_entropy)}\n")
+    with pytest.raises(TrainingError, match=r"each answer in .* has no self_consistency or no output_entropy"):
+        taught("self_consistency", "output_entropy")
 
 
 def test_answers_that_were_cut_off_are_not_used_and_not_asked_again(tmp_path: Path) -> None:
