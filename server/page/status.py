@@ -41,8 +41,8 @@ def running(progress: Progress) -> str:
     now_s = time.monotonic()
     if progress.timing.first_token_s is None:
         waited_s = now_s - progress.timing.started_s
-        return _line([f"reading the prompt · {waited_s:.1f} s"], progress)
-    return _line(_figures(progress, now_s), progress)
+        return _line([f"reading the prompt · {waited_s:.1f} s"], progress, is_busy=True)
+    return _line(_figures(progress, now_s), progress, is_busy=True)
 
 
 def finished(progress: Progress, note: str = "") -> str:
@@ -67,11 +67,11 @@ def _figures(progress: Progress, now_s: float) -> list[str]:
     return figures
 
 
-def _line(figures: list[str], progress: Progress) -> str:
+def _line(figures: list[str], progress: Progress, *, is_busy: bool = False) -> str:
     used, total = progress.used, progress.context_length
     percent = min(100, 100 * used / total)
     return (
-        f'<div class="tapster-status"><span>{escape(" · ".join(figures))}</span>'
+        f'<div class="tapster-status" aria-busy="{str(is_busy).lower()}"><span>{escape(" · ".join(figures))}</span>'
         f"<span>context {used:,} / {total:,} "
         f'<span class="tapster-bar"><i style="width: {percent:.1f}%"></i></span></span></div>'
     )

@@ -21,7 +21,7 @@ from targets import Target
 
 SUMS = ((2, 3), (4, 4), (1, 6))
 THINKING = Prompt(
-    "What is 5 and 2?",
+    "What is 2 and 3?",
     before=tuple(
         turn
         for a, b in SUMS
@@ -31,7 +31,8 @@ THINKING = Prompt(
         )
     ),
 )
-"""Shown how, even a small model thinks before it answers."""
+"""Shown how, even a small model thinks before it answers. It has seen this answer, and is sure of it; of another
+sum it is not, and when the prompt is in the cache another number may come."""
 
 
 def winner(text: str, stops: Sequence[str]) -> str:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 ARTIFACTS = Path(os.environ.get("TAPSTER_ARTIFACTS", Path(__file__).parents[2] / "artifacts"))
 
+_NEW_STATUS = "#status .tapster-status:not([data-is-old])"
+
 
 class ChatPage:
     """What a user can do there and see."""
@@ -55,13 +57,15 @@ class ChatPage:
         Its status line tells that and stays, while the stop button of a short answer may come and go unseen.
         """
         try:
-            self.page.wait_for_selector("#status .tapster-status:not([data-is-old])")
+            self.page.wait_for_selector(_NEW_STATUS)
         except Exception as error:
             shown = f"status {self.status()!r}, box {self.box()!r}, messages {self.questions()}, {self.problems}"
             raise AssertionError(f"no answer began: {shown}") from error
 
     def wait_for_end(self) -> str:
-        """The last answer, when it is over; the page may draw the last piece of it after the button."""
+        """The last answer, when it is over; the page may draw the last piece of it after the button, and the button
+        may still be there when an answer has begun."""
+        self.page.wait_for_selector(f"{_NEW_STATUS}:not([aria-busy=true])")
         self.page.wait_for_selector("#message .submit-button")
         before, now = None, self.answers()
         while now != before:
