@@ -10,7 +10,7 @@ from tapster.runtime.errors import RequestError
 
 def render(source: str, **variables: object) -> str:
     template = ChatTemplate(source, bos_token="<s>", eos_token="</s>")
-    return template.render([{"role": "user", "content": "Hi"}], **variables)  # type: ignore[arg-type]
+    return template.render([{"role": "user", "content": "Hi"}], **variables)  # type: ignore[arg-type]  any variable
 
 
 SKIP_AND_STOP = (

@@ -62,7 +62,7 @@ def test_the_report_shows_figures_bars_and_what_they_exclude(result: BenchResult
     result.notes.append("single: the server ended answers early: 2 new tokens instead of 96")
     console = Console(file=io.StringIO(), width=150)
     print_report(result, console)
-    text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]  a StringIO
     for part in (
         "1.25 (1.25–2.25)",
         "missed",
@@ -76,6 +76,12 @@ def test_the_report_shows_figures_bars_and_what_they_exclude(result: BenchResult
 
 def test_json_carries_everything(result: BenchResult) -> None:
     document = json.loads(to_json(result))
-    assert document["bars"][0] == {"name": "single: wall / raw replay", "unit": "×", "figure": 1.1, "bar": 1.1, "is_met": True}  # fmt: skip  # noqa: E501
+    assert document["bars"][0] == {
+        "name": "single: wall / raw replay",
+        "unit": "×",
+        "figure": 1.1,
+        "bar": 1.1,
+        "is_met": True,
+    }
     assert document["scenarios"][0]["figures"]["wall_s"] == {"median": 1.25, "min": 1.25, "max": 2.25}
     assert set(document["excludes"]) >= {"ttft_ms", "gap_ms", "wall_s"}

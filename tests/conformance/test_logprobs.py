@@ -107,6 +107,6 @@ def test_the_artifact_is_as_near_to_its_source_as_its_type_allows(
     nats, agreement = fmean(distances), fmean(is_best)
     record_property("mean_nats", round(nats, 4))
     record_property("max_nats", round(max(distances), 4))
-    print(f"{target.name}: mean {nats:.4f}, max {max(distances):.4f} nats, top-1 {agreement:.3f}")  # noqa: T201
+    print(f"{target.name}: mean {nats:.4f}, max {max(distances):.4f} nats, top-1 {agreement:.3f}")  # noqa: T201  to be read with pytest -s
     assert nats <= target.nats
     assert agreement >= target.top1

@@ -128,7 +128,7 @@ def test_embeddings_in_both_encodings(client: OpenAI) -> None:
 
 def test_errors_name_the_parameter_and_the_numbers(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match=r"messages\[0\].role must be 'system'") as caught:
-        client.chat.completions.create(model=MODEL, messages=[{"role": "robot", "content": "x"}])  # type: ignore[list-item]
+        client.chat.completions.create(model=MODEL, messages=[{"role": "robot", "content": "x"}])  # type: ignore[list-item]  no such role
     assert caught.value.param == "messages[0].role"
     with pytest.raises(openai.BadRequestError, match=r"prompt is \d{4,} tokens and the context holds 8192") as caught:
         client.completions.create(model=MODEL, prompt="word " * 9000)

@@ -112,7 +112,7 @@ def test_work_per_byte_does_not_grow_with_the_number_of_stops() -> None:
     lookups = 0
 
     class CountingEdges(dict[int, int]):
-        def get(self, key: int, default: int | None = None) -> int | None:  # type: ignore[override]
+        def get(self, key: int, default: int | None = None) -> int | None:  # type: ignore[override]  keys are of one type
             nonlocal lookups
             lookups += 1
             return super().get(key, default)

@@ -154,7 +154,7 @@ def test_a_term_by_the_chunk_is_the_term_on_dense_logits() -> None:
     for label, objective in zip(assembly.labels, EVERYTHING, strict=True):
         if label in ("forward_kl", "reverse_kl", "jsd", "tvd", "uld", "entropy", "cross_entropy", "mixce"):
             term = assembly_of(objective)._terms[objective["term"]]
-            assert loss.terms[label] == pytest.approx(term.per_prediction(chunk).mean().item(), rel=1e-4)  # type: ignore[attr-defined]
+            assert loss.terms[label] == pytest.approx(term.per_prediction(chunk).mean().item(), rel=1e-4)  # type: ignore[attr-defined]  it has logits
 
 
 def test_the_teacher_is_asked_once_for_every_chunk() -> None:
@@ -181,7 +181,7 @@ def test_a_sparse_source_gives_what_it_holds() -> None:
     forward = replace(everything(), targets=FromWhole(targets))
     assembly = assembly_of({"term": "forward_kl"}, chunk_size=3)
     chunk = predictions(dense_logits(forward), targets, forward.labels)
-    wanted = assembly_of({"term": "forward_kl"})._terms["forward_kl"].per_prediction(chunk).mean()  # type: ignore[attr-defined]
+    wanted = assembly_of({"term": "forward_kl"})._terms["forward_kl"].per_prediction(chunk).mean()  # type: ignore[attr-defined]  it has logits
     assert assembly.loss(forward, whole_batch(assembly, forward)).total.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 

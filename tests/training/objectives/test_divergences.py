@@ -21,7 +21,7 @@ DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "tvd")
 
 
 def term_values(name: str, chunk: Predictions, **options: object) -> Tensor:
-    return make_term(Objective.model_validate({"term": name} | options), name, 10).per_prediction(chunk)  # type: ignore[attr-defined]
+    return make_term(Objective.model_validate({"term": name} | options), name, 10).per_prediction(chunk)  # type: ignore[attr-defined]  it has logits
 
 
 def reference(name: str, p: list[float], q: list[float], beta: float = 0.5) -> float:
